@@ -1,0 +1,82 @@
+-- Acquire the lock, or join its line, or look after a place in it.
+--
+-- KEYS  1 lock, 2 queue, 3 fence, 4 shortest
+-- ARGV  1 owner value   2 ttl in ms        3 'join' to wait, 'try' not to
+--       4 manager id    5 channel prefix   6 seq of the waiter
+--       7 score of an earlier join, or ''
+-- Reply {1, seconds, microseconds, token, lease, alone}: held; lease is the time
+--       left in ms (-1: none set); alone is 1 if nobody stood in the line, not
+--       even the caller.
+--       {0, seconds, microseconds, lease, holder, next, score, added, shortest}:
+--       taken by the owner value `holder`; `next` is the seq of this manager's
+--       waiter if it became the holder just now, else ''. Of 'join' only:
+--       `score` is the place in the line, `added` is 1 if it had to be
+--       (re)created, `shortest` is the shortest ttl in ms among those who have
+--       joined this line.
+--
+-- Invariants: the lock never goes to a newcomer while a live waiter stands in
+-- the queue. Running it again, after a reply that was lost or a restart,
+-- changes nothing but the token: an owner finds its own value, a waiter its
+-- own member.
+
+local time = redis.call('TIME')
+local holder = redis.call('GET', KEYS[1])
+
+if holder == ARGV[1] then
+  redis.call('ZREM', KEYS[2], ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1])
+  return {1, time[1], time[2], draw(time), redis.call('PTTL', KEYS[1]), 0}
+end
+
+if not holder and redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return {1, time[1], time[2], draw(time), tonumber(ARGV[2]), 1}
+end
+
+local join = ARGV[3] == 'join'
+local score, added = ARGV[7], 0
+if join then
+  if score == '' then
+    -- The clock orders the line; the last place wins over a clock set back.
+    score = time[1] * 1000000 + time[2]
+    local last = tonumber(redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2] or 0)
+    if last >= score then
+      score = last + 1
+    end
+  end
+  local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
+  added = redis.call('ZADD', KEYS[2], 'NX', score, member)
+  if added == 0 and ARGV[7] == '' then
+    score = redis.call('ZSCORE', KEYS[2], member)
+  end
+end
+
+local turn = ''
+if not holder then
+  -- Expired, deleted or evicted under waiters: the first of them is next.
+  local next = handover(ARGV[4], ARGV[5])
+  if not next then
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return {1, time[1], time[2], draw(time), tonumber(ARGV[2]), 1}
+  end
+  if next.own and next.seq == ARGV[6] then
+    return {1, time[1], time[2], next.token, tonumber(next.ttl), 0}
+  end
+  holder = next.value
+  if next.own then
+    turn = next.seq
+  end
+end
+
+local lease = redis.call('PTTL', KEYS[1])
+if not join then
+  return {0, time[1], time[2], lease, holder, turn}
+end
+
+-- Waiters look after the line once a lease at least, so this outlives it; when
+-- they are all gone the line goes too.
+local keep = math.max(lease, 0) + 60000
+local shortest = tonumber(redis.call('GET', KEYS[4]) or ARGV[2])
+shortest = math.min(shortest, tonumber(ARGV[2]))
+redis.call('SET', KEYS[4], shortest, 'PX', keep)
+redis.call('PEXPIRE', KEYS[2], keep)
+return {0, time[1], time[2], lease, holder, turn, tonumber(score), added, shortest}

@@ -1,0 +1,45 @@
+-- Shared by acquire.lua and release.lua, which it is put in front of.
+--
+-- handover(self, channel) makes the first live waiter the holder.
+--   KEYS     1 lock, 2 queue, 3 fence
+--   self     id of the calling manager: its own waiters are told by the reply
+--   channel  prefix of the managers' grant channels
+-- Returns nil when nobody alive waits, else a table: own (the waiter is one of
+-- the calling manager's), seq, value, ttl, token, and time (reply of TIME).
+--
+-- Invariant: a waiter leaves the queue here only to become the holder in the
+-- same step, or because no connection listens for its manager any more.
+--
+-- A queue member is manager:ttl:seq:value. A grant message is
+-- "token seconds microseconds seq #key key value": digits and lengths first,
+-- because key and value may hold any byte.
+
+local function draw(time)
+  -- Never below the server's clock, so that tokens rise even when the fence
+  -- itself was lost. Numbers go to redis.call, never through tostring, which
+  -- would round them.
+  redis.call('ZADD', KEYS[3], 'GT', time[1] * 1000000 + time[2], 't')
+  return redis.call('ZINCRBY', KEYS[3], 1, 't')
+end
+
+local function handover(self, channel)
+  local time, token
+  while true do
+    local member = redis.call('ZPOPMIN', KEYS[2])[1]
+    if not member then
+      return nil
+    end
+    local manager, ttl, seq, value = string.match(member, '^([^:]*):(%d+):(%d+):(.*)$')
+    if manager then
+      time = time or redis.call('TIME')
+      token = token or draw(time)
+      local own = manager == self
+      if own or redis.call('PUBLISH', channel .. manager,
+          token .. ' ' .. time[1] .. ' ' .. time[2] .. ' ' .. seq .. ' ' ..
+          #KEYS[1] .. ' ' .. KEYS[1] .. value) > 0 then
+        redis.call('SET', KEYS[1], value, 'PX', ttl)
+        return {own = own, seq = seq, value = value, ttl = ttl, token = token, time = time}
+      end
+    end
+  end
+end

@@ -1,0 +1,30 @@
+-- Release the lock to the next in line, or leave the line.
+--
+-- KEYS  1 lock, 2 queue, 3 fence, 4 shortest
+-- ARGV  1 owner value   2 manager id   3 channel prefix
+--       4 queue member of a waiter that may stand in the line, or ''
+-- Reply {0}: not the holder (any more); the waiter has left the line
+--       {1}: released and free
+--       {2}: released and handed to a waiter of another manager
+--       {3, seq, token, value}: released and handed to this manager's waiter
+--       `seq`, whose owner value is `value`
+--
+-- Invariants: only the owner's own value is ever removed. While a live waiter
+-- stands in the queue the lock key is never absent. Running it again is
+-- harmless.
+
+if ARGV[4] ~= '' then
+  redis.call('ZREM', KEYS[2], ARGV[4])
+end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return {0}
+end
+local next = handover(ARGV[2], ARGV[3])
+if not next then
+  redis.call('DEL', KEYS[1], KEYS[4])
+  return {1}
+end
+if next.own then
+  return {3, next.seq, next.token, next.value}
+end
+return {2}

@@ -1,0 +1,196 @@
+package redislock
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Decoding of what Redis says: replies of the scripts, and grant messages.
+// What does not fit is an error, never a guess.
+
+// acquireReply is the reply of acquire.lua.
+type acquireReply struct {
+	held   bool
+	server time.Duration // the server's clock
+	lease  time.Duration // left to the holder; negative: without end
+
+	token int64 // held only
+	alone bool  // held only: nobody stood in the line
+
+	// Not held only; the last three of those who joined only.
+	holder   string
+	turn     uint64 // this manager's waiter who has just become the holder
+	score    int64
+	added    bool
+	shortest time.Duration
+}
+
+func decodeAcquire(v any) (r acquireReply, err error) {
+	f := fields(v, &err)
+	r.held = f.int(0) == 1
+	r.server = f.time(1)
+	if r.held {
+		r.token = f.int(3)
+		r.lease = f.milliseconds(4)
+		r.alone = f.int(5) == 1
+		return r, err
+	}
+	r.lease = f.milliseconds(3)
+	r.holder = f.string(4)
+	if turn := f.string(5); turn != "" {
+		r.turn = f.uint(5)
+	}
+	if len(f.values) > 6 {
+		r.score = f.int(6)
+		r.added = f.int(7) == 1
+		r.shortest = f.milliseconds(8)
+	}
+	return r, err
+}
+
+// releaseReply is the reply of release.lua.
+type releaseReply struct {
+	released bool
+	freed    bool // nobody was waiting
+
+	// The waiter of this manager who is the holder now.
+	handed bool
+	seq    uint64
+	token  int64
+	value  string
+}
+
+func decodeRelease(v any) (r releaseReply, err error) {
+	f := fields(v, &err)
+	switch f.int(0) {
+	case 1:
+		r.released, r.freed = true, true
+	case 2:
+		r.released = true
+	case 3:
+		r.released, r.handed = true, true
+		r.seq = f.uint(1)
+		r.token = f.int(2)
+		r.value = f.string(3)
+	}
+	return r, err
+}
+
+func decodeTime(v any) (t time.Duration, err error) {
+	f := fields(v, &err)
+	return f.time(0), err
+}
+
+// grant is a message of handover.lua: a waiter of this manager is the holder.
+type grant struct {
+	token  int64
+	server time.Duration // the server's clock at that moment
+	seq    uint64
+	key    string
+	value  string
+}
+
+func decodeGrant(message string) (g grant, err error) {
+	parts := strings.SplitN(message, " ", 6)
+	if len(parts) != 6 {
+		return g, fmt.Errorf("grant message has %d fields: want 6", len(parts))
+	}
+	values := make([]any, len(parts))
+	for i, part := range parts {
+		values[i] = part
+	}
+	f := reader{values, &err}
+	g.token = f.int(0)
+	g.server = f.time(1)
+	g.seq = f.uint(3)
+	length := f.uint(4)
+	if err == nil && length > uint64(len(parts[5])) {
+		err = fmt.Errorf("grant message: key of %d bytes in a rest of %d", length, len(parts[5]))
+	}
+	if err != nil {
+		return grant{}, err
+	}
+	g.key, g.value = parts[5][:length], parts[5][length:]
+	return g, nil
+}
+
+// A reader reads the fields of a reply and keeps the first error.
+type reader struct {
+	values []any
+	err    *error
+}
+
+func fields(v any, err *error) reader {
+	values, ok := v.([]any)
+	if !ok {
+		*err = fmt.Errorf("unexpected reply %v (%T)", v, v)
+	}
+	return reader{values, err}
+}
+
+func (r reader) fail(i int) {
+	if *r.err == nil {
+		*r.err = fmt.Errorf("unexpected field %d in reply %q", i, r.values)
+	}
+}
+
+// int reads a number in any of the shapes that RESP2 and RESP3 give it.
+func (r reader) int(i int) int64 {
+	if i < len(r.values) {
+		if n, ok := asInt(r.values[i]); ok {
+			return n
+		}
+	}
+	r.fail(i)
+	return 0
+}
+
+func asInt(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case float64:
+		return int64(v), v == math.Trunc(v) && math.Abs(v) < 1<<53
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		return n, err == nil
+	}
+	return 0, false
+}
+
+func (r reader) uint(i int) uint64 {
+	n := r.int(i)
+	if n < 0 {
+		r.fail(i)
+		return 0
+	}
+	return uint64(n)
+}
+
+func (r reader) string(i int) string {
+	if i < len(r.values) {
+		if s, ok := r.values[i].(string); ok {
+			return s
+		}
+	}
+	r.fail(i)
+	return ""
+}
+
+// time reads what TIME replies: seconds and microseconds.
+func (r reader) time(i int) time.Duration {
+	seconds, micros := r.int(i), r.int(i+1)
+	if seconds < 0 || seconds > math.MaxInt64/int64(time.Second)-1 || micros < 0 || micros >= 1e6 {
+		r.fail(i)
+		return 0
+	}
+	return time.Duration(seconds)*time.Second + time.Duration(micros)*time.Microsecond
+}
+
+// milliseconds reads a time that may be longer than a time.Duration can be.
+func (r reader) milliseconds(i int) time.Duration {
+	return time.Duration(min(r.int(i), maxTTL.Milliseconds())) * time.Millisecond
+}
