@@ -1,0 +1,352 @@
+package redislock
+
+import (
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What follows from each answer, and from none. The caller of everything here
+// holds m.mu.
+
+const (
+	maxAttempts        = 4 // of a request that a caller waits for
+	maxReleaseAttempts = 6 // of a release: what is left then, ends with its lease
+)
+
+// tryAgain decides whether an op that failed unsettled is sent once more, and
+// prepares it for that.
+func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
+	l := o.lock
+	l.failure = err
+	if m.closed {
+		return false
+	}
+	switch o.kind {
+	case opClaim, opAcquire:
+		if o.kind == opClaim && o.uncertain {
+			o.kind = opAcquire // which recognises its own value
+		}
+		// One who stands in the line waits for Redis to come back.
+		return l.state == waiting && (l.joined || o.attempts < maxAttempts)
+	case opRelease:
+		return o.attempts < maxReleaseAttempts
+	default:
+		return l.state == held && now.Before(l.validUntil) && (o.answer == nil || o.attempts < maxAttempts)
+	}
+}
+
+// complete takes in the answer to an op. err is nil or redis.Nil, the error that
+// Redis answered, or the failure after which it is not tried again.
+func (m *LockManager) complete(o *op, err error, now time.Time) {
+	switch o.kind {
+	case opClaim, opAcquire:
+		l, ln := o.lock, o.lock.line
+		l.inFlight = false
+		ln.acquiring--
+		ln.claiming = ln.claiming && ln.acquiring > 0
+		if o.kind == opClaim {
+			m.claimed(o, err, now)
+		} else {
+			m.acquired(o, err, now)
+		}
+		if !m.closed {
+			m.tend(ln, o.look)
+		}
+		m.tidy(ln, now)
+	case opRelease:
+		m.released(o, err, now)
+	case opExtend:
+		m.extended(o, err, now)
+	}
+}
+
+// tend keeps the line going after an acquire of it was answered.
+func (m *LockManager) tend(ln *line, looked bool) {
+	if ln.lookAgain || looked && ln.lookAt.IsZero() {
+		ln.lookAgain = false
+		m.look(ln)
+	}
+	m.pump(ln)
+}
+
+// claimed takes in the answer to SET NX and to the drawing of a token.
+func (m *LockManager) claimed(o *op, err error, now time.Time) {
+	l := o.lock
+	if err == nil {
+		token, ok := asInt(o.draw.Val())
+		if !ok || token <= o.floor {
+			// The fence was lost. The script draws a token that begins anew from
+			// the server's clock.
+			m.sendAcquire(&op{kind: opAcquire, lock: l})
+			return
+		}
+		m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		return
+	}
+	if errors.Is(err, redis.Nil) {
+		l.trace = false
+		m.taken(l, now)
+		return
+	}
+	m.failed(o, err)
+}
+
+// acquired takes in the answer of acquire.lua.
+func (m *LockManager) acquired(o *op, err error, now time.Time) {
+	l, ln := o.lock, o.lock.line
+	var r acquireReply
+	if err == nil {
+		r, err = decodeAcquire(o.cmd.Val())
+	}
+	if err != nil {
+		m.failed(o, err)
+		return
+	}
+	m.send.clock.observe(o.sent, now, r.server)
+
+	if r.held {
+		if r.lease < 0 {
+			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
+		}
+		lost := r.alone && l.joined
+		m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		if lost && !m.closed {
+			m.rejoin(ln)
+		}
+		return
+	}
+
+	if !o.join {
+		l.trace = l.joined
+		m.taken(l, now)
+		return
+	}
+	again := l.joined && r.added
+	l.joined = true
+	if l.state != waiting {
+		if l.state == leaving {
+			m.cleanUp(l)
+		}
+		return
+	}
+	l.score, l.asOf = r.score, r.server
+	ln.contended, ln.shortest = now, r.shortest
+	m.lookBy(ln, now, r.lease)
+	if x := m.tickets[r.turn]; x != nil {
+		m.confirm(x)
+	}
+	if l.doubt {
+		m.confirm(l)
+	}
+	if o.look {
+		m.find(ln, r.holder)
+	}
+	if again {
+		m.rejoin(ln)
+	}
+}
+
+// find confirms the waiter, if there is one here, whose value the key holds: the
+// message that should have told it was lost.
+func (m *LockManager) find(ln *line, holder string) {
+	for l := ln.first; l != nil; l = l.next {
+		if l.value == holder {
+			m.confirm(l)
+			return
+		}
+	}
+}
+
+// confirm asks Redis whether a waiter has become the holder, and for how long.
+// If it has not, or no longer, it stands in its old place in the line.
+func (m *LockManager) confirm(l *Lock) {
+	if l.state != waiting {
+		return
+	}
+	if l.inFlight {
+		l.doubt = true
+		return
+	}
+	l.doubt = false
+	m.sendAcquire(&op{kind: opAcquire, lock: l, join: l.joined})
+}
+
+// taken: the key has another holder, and the lock has not joined the line.
+func (m *LockManager) taken(l *Lock, now time.Time) {
+	ln := l.line
+	ln.contended = now
+	switch {
+	case l.state == leaving:
+		m.cleanUp(l)
+	case l.state != waiting:
+	case l.try:
+		m.abandon(l, ErrNotAcquired)
+	default:
+		ln.unsent = append([]*Lock{l}, ln.unsent...) // it came before those held back
+		if m.opts.maxQueue > 0 && ln.length > m.opts.maxQueue {
+			m.abandon(ln.last, ErrQueueFull)
+		}
+	}
+}
+
+// failed: an acquire was refused, or is given up.
+func (m *LockManager) failed(o *op, err error) {
+	l := o.lock
+	if !o.uncertain && !l.joined {
+		l.trace = false
+	}
+	switch l.state {
+	case waiting:
+		m.abandon(l, err)
+	case leaving:
+		m.cleanUp(l)
+	}
+}
+
+// granted: the key holds the lock's value, until validUntil at least.
+func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
+	switch l.state {
+	case waiting:
+	case leaving:
+		if !l.inFlight {
+			m.cleanUp(l)
+		}
+		return
+	default:
+		return
+	}
+	ln := l.line
+	switch {
+	case l.ctx.Err() != nil:
+		m.abandon(l, contextError(l.ctx, l.failure))
+	case now.Before(validUntil):
+		m.hold(l, token, validUntil, now)
+		if ln.joined() != nil {
+			m.lookBy(ln, now, l.ttl)
+		}
+	case l.stale < maxAttempts:
+		l.stale++
+		m.confirm(l)
+	default:
+		m.abandon(l, causes{ErrNotAcquired, errLate})
+	}
+}
+
+// grantedElsewhere takes in a message that another manager's release made a
+// waiter of this one the holder.
+func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
+	l := m.tickets[g.seq]
+	if l == nil || l.key != g.key || l.value != g.value {
+		m.giveBack(g.key, g.value)
+		return
+	}
+	if l.state != waiting || g.server < l.asOf {
+		return // known, or gone again, or about to be given back
+	}
+	// The lease began when the message was sent, which may be long ago if this
+	// process slept. Where the clocks cannot tell, ask.
+	c := &m.send.clock
+	sent := now
+	if c.known() {
+		sent = c.local(g.server)
+	}
+	validUntil := sent.Add(l.ttl - drift(l.ttl))
+	if !c.known() || sent.After(now.Add(l.ttl/100)) || validUntil.Sub(now) < l.ttl/2 {
+		m.confirm(l)
+		return
+	}
+	if sent.After(now) {
+		validUntil = now.Add(l.ttl - drift(l.ttl))
+	}
+	m.granted(l, g.token, validUntil, now)
+}
+
+// giveBack releases a grant that nobody here waits for any more.
+func (m *LockManager) giveBack(key, value string) {
+	if m.named[[2]string{key, value}] != nil {
+		return // a later lock goes by the same value
+	}
+	m.log.Debug("redislock: giving back a grant that nobody waits for", "key", key, "value", masked(value))
+	k := keysOf(key)
+	m.submit(&op{kind: opRelease, lock: &Lock{
+		manager: m, key: key, keys: &k, value: value, state: leaving, heapAt: -1,
+	}})
+}
+
+// released takes in the answer of release.lua.
+func (m *LockManager) released(o *op, err error, now time.Time) {
+	l := o.lock
+	ln := m.lines[l.key]
+	var r releaseReply
+	if err == nil {
+		r, err = decodeRelease(o.cmd.Val())
+	}
+	switch {
+	case err != nil:
+		l.cleanErr = err
+		if m.closed && m.closeErr == nil {
+			m.closeErr = err
+		}
+		m.log.Warn("redislock: release failed, the lease has to run out",
+			"key", l.key, "value", masked(l.value), "error", err)
+	case !r.released && l.token != 0 && errors.Is(l.err, ErrReleased) && !o.uncertain:
+		// Not so after an attempt whose answer was lost: that one may have
+		// released it.
+		l.cleanErr = causes{ErrNotHeld, ErrLost, errTakenAway}
+		m.log.Warn("redislock: lock was lost before it was released",
+			"key", l.key, "value", masked(l.value), "token", l.token)
+	}
+	m.forget(l)
+
+	if r.handed {
+		next := m.tickets[r.seq]
+		if next == nil {
+			m.giveBack(l.key, r.value)
+		} else {
+			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
+		}
+	}
+	// An answer that was lost may have held a grant; and a key that is free
+	// although somebody stands in line says that the queue was lost.
+	if ln != nil && !m.closed && (o.uncertain || r.freed && ln.joined() != nil) {
+		m.look(ln)
+	}
+}
+
+// extended takes in the answer of extend.lua.
+func (m *LockManager) extended(o *op, err error, now time.Time) {
+	l := o.lock
+	var lease int64
+	if err == nil {
+		var ok bool
+		if lease, ok = asInt(o.cmd.Val()); !ok {
+			err = errors.New("unexpected reply to extend")
+		}
+	}
+	switch {
+	case err != nil:
+		m.log.Warn("redislock: extension failed", "key", l.key, "value", masked(l.value), "error", err)
+	case lease < 0:
+		err = ErrNotHeld
+		if l.state == held {
+			m.lose(l, errTakenAway)
+			err = causes{ErrNotHeld, l.err}
+		}
+	case l.state == held:
+		d := time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond
+		l.extended(o.sent.Add(d-drift(d)), now)
+		l.checkLease(now)
+	}
+	if err == nil && l.state != held {
+		if err = ErrNotHeld; l.state == lost {
+			err = causes{ErrNotHeld, l.err}
+		}
+	}
+	if o.answer != nil {
+		o.answer <- err
+	} else {
+		m.renewals.renewed(m, l, now)
+	}
+}

@@ -1,0 +1,339 @@
+package redislock
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What a manager sends goes out in batches: with nothing in flight a request is
+// sent at once, alone; what comes while requests are in flight goes out
+// together as one pipeline when the way is free. Idle callers pay no delay, busy
+// ones share system calls.
+
+const (
+	// maxInFlight is how many batches may be under way at a time. With two, a
+	// release need not wait for the answer to somebody's request.
+	maxInFlight = 2
+
+	// stallAfter is when a batch no longer counts: its connection may be dead,
+	// and what comes after it is sent over another one.
+	stallAfter = 250 * time.Millisecond
+
+	// maxStalled bounds the batches that no longer count.
+	maxStalled = 6
+
+	maxBackoff = 500 * time.Millisecond
+)
+
+type opKind uint8
+
+const (
+	opClaim   opKind = iota // plain SET NX and a token: for a key thought to be free
+	opAcquire               // acquire.lua
+	opRelease               // release.lua
+	opExtend                // extend.lua
+)
+
+// An op is one request to Redis on behalf of a lock. Every kind may be run
+// again after a lost reply. An op belongs to its sender from submit until
+// complete.
+type op struct {
+	kind opKind
+	lock *Lock
+
+	join   bool          // opAcquire: wait in the line
+	look   bool          // opAcquire: looks after the line, for all who wait here
+	ttl    time.Duration // opExtend
+	answer chan error    // opExtend by a caller: buffered, gets the outcome
+
+	cmd, draw command
+	sent      time.Time // when the last attempt began
+	floor     int64     // opClaim: the fence was above it before the last attempt
+	attempts  int       // that failed without an answer that settles it
+	uncertain bool      // an attempt failed that may have reached Redis
+}
+
+// command is a redis.Cmd that the client sends once: attempts after a failure
+// are the manager's, which has to know that there was one.
+type command struct{ *redis.Cmd }
+
+func (command) NoRetry() bool { return true }
+
+func newCommand(args ...any) command {
+	return command{redis.NewCmd(context.Background(), args...)}
+}
+
+// A sender is the part of the manager that talks to Redis. Guarded by the
+// manager's mutex.
+type sender struct {
+	pending  []*op
+	inFlight []time.Time // when each batch under way began
+	loaded   loaded
+
+	failures int       // batches in a row that failed
+	resumeAt time.Time // after failures: send nothing before
+	wakeup   bool      // a timer will call kick
+
+	clock      clock
+	floor      int64     // the fence is known to be above it
+	raised     time.Time // when that was learned
+	fenceKept  time.Time // when the fence's expiry was last put off
+	clockAsked time.Time // when the time was last asked for
+}
+
+// submit hands an op over to be sent. The caller holds m.mu.
+func (m *LockManager) submit(o *op) {
+	m.send.pending = append(m.send.pending, o)
+	m.kick()
+}
+
+// kick starts a flush where one is due. The caller holds m.mu.
+func (m *LockManager) kick() {
+	s := &m.send
+	if len(s.pending) == 0 || m.closed { // Close sends what is left
+		return
+	}
+	if len(s.inFlight) >= maxInFlight || !s.resumeAt.IsZero() {
+		now := time.Now()
+		if wait := s.resumeAt.Sub(now); wait > 0 {
+			m.kickIn(wait)
+			return
+		}
+		counted := 0
+		for _, began := range s.inFlight {
+			if now.Sub(began) < stallAfter {
+				counted++
+			}
+		}
+		if counted >= maxInFlight || len(s.inFlight) >= maxInFlight+maxStalled {
+			m.kickIn(stallAfter)
+			return
+		}
+	}
+	s.resumeAt = time.Time{}
+	m.flushes.Add(1)
+	go m.flush(m.takeBatch())
+}
+
+// kickIn has kick called later, however often it is asked to in the meantime.
+func (m *LockManager) kickIn(d time.Duration) {
+	if m.send.wakeup {
+		return
+	}
+	m.send.wakeup = true
+	time.AfterFunc(d, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.send.wakeup = false
+		m.kick()
+	})
+}
+
+// A batch is what is sent as one pipeline.
+type batch struct {
+	ops  []*op
+	cmds []redis.Cmder
+
+	began       time.Time
+	raise, time command
+	raiseTo     int64 // the fence, if not 0
+}
+
+// takeBatch makes a batch of all that is pending. The caller holds m.mu.
+func (m *LockManager) takeBatch() *batch {
+	s := &m.send
+	b := &batch{ops: s.pending, began: time.Now()}
+	s.pending = nil
+	s.inFlight = append(s.inFlight, b.began)
+	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+3)
+	for _, o := range b.ops {
+		o.sent, o.floor = b.began, s.floor
+		if o.kind == opClaim && b.raiseTo == 0 && b.began.Sub(s.raised) > fenceAge {
+			b.raiseTo = s.clock.atLeast(b.began).Microseconds()
+			b.raise = newCommand("zadd", fenceKey, "gt", b.raiseTo, "t")
+			b.cmds = append(b.cmds, b.raise)
+		}
+		b.cmds = o.appendCommands(b.cmds, m.id, &s.loaded)
+	}
+	if b.began.Sub(s.fenceKept) > fenceTTL/24 {
+		s.fenceKept = b.began
+		b.cmds = append(b.cmds, newCommand("pexpire", fenceKey, fenceTTL.Milliseconds()))
+	}
+	if s.clock.known() && b.began.Sub(s.clock.received) > clockAge && b.began.Sub(s.clockAsked) > clockAge {
+		s.clockAsked = b.began
+		b.time = newCommand("time")
+		b.cmds = append(b.cmds, b.time)
+	}
+	return b
+}
+
+const (
+	// fenceAge is how far the fence may fall behind the server's clock while
+	// tokens are drawn by plain commands: see docs/protocol.md, Tokens.
+	fenceAge = 10 * time.Millisecond
+
+	// fenceTTL is when an unused fence goes. A new one starts from the clock.
+	fenceTTL = 24 * time.Hour
+)
+
+// flush sends a batch, and then others for as long as there are any. It is
+// started by kick, ends by itself and is joined by Close.
+func (m *LockManager) flush(b *batch) {
+	defer m.flushes.Done()
+	m.sendAll(b)
+}
+
+func (m *LockManager) sendAll(b *batch) {
+	for b != nil {
+		m.exchange(b)
+		b = m.completeBatch(b)
+	}
+}
+
+// exchange sends the batch and reads the replies into its commands.
+func (m *LockManager) exchange(b *batch) {
+	pipe := m.client.Pipeline()
+	_ = pipe.BatchProcess(context.Background(), b.cmds...)
+	_, _ = pipe.Exec(context.Background()) // each command has its own error
+}
+
+// completeBatch takes in the replies and returns the next batch, if there is one.
+func (m *LockManager) completeBatch(b *batch) *batch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &m.send
+	for i, began := range s.inFlight {
+		if began == b.began {
+			s.inFlight = append(s.inFlight[:i], s.inFlight[i+1:]...)
+			break
+		}
+	}
+	now := time.Now()
+	if b.time.Cmd != nil && b.time.Err() == nil {
+		if reply, err := decodeTime(b.time.Val()); err == nil {
+			s.clock.observe(b.began, now, reply)
+		}
+	}
+	if b.raiseTo > s.floor && b.raise.Err() == nil {
+		s.floor, s.raised = b.raiseTo, b.began
+	}
+
+	var again []*op
+	failed := false
+	for _, o := range b.ops {
+		err := o.err()
+		switch {
+		case isNoScript(err):
+			s.loaded = loaded{}
+			again = append(again, o)
+			continue
+		case isUnsettled(err):
+			failed = true
+			o.attempts++
+			o.uncertain = o.uncertain || mayHaveArrived(err)
+			if m.tryAgain(o, err, now) {
+				again = append(again, o)
+				continue
+			}
+		}
+		m.complete(o, err, now)
+	}
+	if failed {
+		s.failures++
+		if s.failures > 1 {
+			backoff := min(10*time.Millisecond<<min(s.failures, 10), maxBackoff)
+			s.resumeAt = now.Add(backoff/2 + rand.N(backoff/2))
+		}
+	} else {
+		s.failures, s.resumeAt = 0, time.Time{}
+	}
+	if len(again) > 0 {
+		s.pending = append(again, s.pending...)
+	}
+	if s.resumeAt.After(now) && !m.closed {
+		m.kick()
+		return nil
+	}
+	if len(s.pending) == 0 {
+		return nil
+	}
+	return m.takeBatch()
+}
+
+// err returns what went wrong with the op's commands, redis.Nil included.
+func (o *op) err() error {
+	if err := o.cmd.Err(); err != nil || o.kind != opClaim {
+		return err
+	}
+	return o.draw.Err()
+}
+
+// appendCommands appends the commands that carry out the op.
+func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []redis.Cmder {
+	l := o.lock
+	switch o.kind {
+	case opClaim:
+		o.cmd = newCommand("set", l.keys.lock, l.value, "nx", "px", l.ttl.Milliseconds())
+		o.draw = newCommand("zincrby", fenceKey, 1, "t")
+		return append(cmds, o.cmd, o.draw)
+	case opAcquire:
+		mode, score := "try", any("")
+		if o.join {
+			mode = "join"
+		}
+		if l.score != 0 {
+			score = l.score
+		}
+		o.cmd = newCommand(append(acquireScript.call(have, 12),
+			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
+			l.value, l.ttl.Milliseconds(), mode, manager, grantChannel, l.seq, score)...)
+	case opRelease:
+		member := ""
+		if l.joined {
+			member = l.member()
+		}
+		o.cmd = newCommand(append(releaseScript.call(have, 9),
+			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
+			l.value, manager, grantChannel, member)...)
+	case opExtend:
+		o.cmd = newCommand(append(extendScript.call(have, 4),
+			1, l.keys.lock, l.value, o.ttl.Milliseconds())...)
+	}
+	return append(cmds, o.cmd)
+}
+
+func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
+
+// isUnsettled tells failures that say nothing about the op: the network's, and
+// those of a Redis that is about to serve again.
+func isUnsettled(err error) bool {
+	if err == nil {
+		return false
+	}
+	var answer redis.Error
+	if !errors.As(err, &answer) {
+		return true
+	}
+	for _, prefix := range []string{
+		"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
+		"max number of clients",
+	} {
+		if redis.HasErrorPrefix(answer, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayHaveArrived tells whether a request that failed so may have been run.
+func mayHaveArrived(err error) bool {
+	var dial *net.OpError
+	var answer redis.Error
+	return !errors.As(err, &answer) && !errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrClosed) &&
+		!(errors.As(err, &dial) && dial.Op == "dial")
+}

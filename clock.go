@@ -1,0 +1,45 @@
+package redislock
+
+import "time"
+
+// drift is what a lease of the given length loses to clocks that do not run at
+// the same rate: 1 %, the factor of the distlock page.
+func drift(lease time.Duration) time.Duration { return lease / 100 }
+
+// skew is the share by which two clocks are taken to differ in rate while
+// times are carried from one to the other: 0.1 %, twice what NTP slews at most.
+func skew(d time.Duration) time.Duration { return d.Abs() / 1000 }
+
+// A clock relates the server's wall clock to the monotonic clock of this
+// process: the server read `server` at some moment between sent and received.
+// The zero clock knows nothing yet.
+type clock struct {
+	sent, received time.Time
+	server         time.Duration // since the Unix epoch
+}
+
+// clockAge is how old a reading may grow before any newer one is better.
+const clockAge = 10 * time.Second
+
+// observe takes in a reading, if it is better than the one it has: taken over a
+// shorter round trip, or much newer.
+func (c *clock) observe(sent, received time.Time, server time.Duration) {
+	if !c.known() || received.Sub(sent) <= c.received.Sub(c.sent) || received.Sub(c.received) > clockAge {
+		*c = clock{sent, received, server}
+	}
+}
+
+func (c *clock) known() bool { return c.server != 0 }
+
+// atLeast returns what the server's clock shows now, or a little less.
+func (c *clock) atLeast(now time.Time) time.Duration {
+	age := now.Sub(c.received)
+	return c.server + age - skew(age)
+}
+
+// local returns when, on this process's clock, the server's clock showed t, or
+// a moment earlier.
+func (c *clock) local(t time.Duration) time.Time {
+	d := t - c.server
+	return c.sent.Add(d - skew(d))
+}

@@ -1,0 +1,403 @@
+package redislock
+
+import (
+	"context"
+	"strconv"
+	"time"
+)
+
+// state is where a lock stands. The functions named move it on, nobody else:
+//
+//	waiting -> held      hold
+//	waiting -> leaving   abandon
+//	held    -> leaving   end (Unlock)
+//	held    -> lost      lose
+//	lost    -> leaving   end (Unlock)
+//	leaving -> gone      forget
+type state uint8
+
+const (
+	waiting state = iota // no answer yet
+	held
+	lost    // was held, no longer is; the key may still be there
+	leaving // the caller has his answer; something may still be in Redis
+	gone    // nothing is left to do
+)
+
+// A Lock is one acquisition of a key, from the call of Lock on. Its methods may
+// be called from any goroutine.
+type Lock struct {
+	manager *LockManager
+	verb    string // "lock", "trylock" or "do", for errors
+	key     string
+	keys    *keys
+	line    *line
+	ctx     context.Context
+	options lockOptions
+	value   string
+	ttl     time.Duration
+	seq     uint64 // names this lock among the manager's
+	began   time.Time
+	outcome outcome
+
+	// The rest is guarded by manager.mu.
+
+	state    state
+	try      bool          // TryLock: not to wait
+	inLine   bool          // in the line's list
+	inFlight bool          // an acquire for it is under way
+	trace    bool          // the key may hold its value, or the queue its member
+	joined   bool          // the queue may hold its member
+	doubt    bool          // granted, but for how long must be asked once the way is free
+	score    int64         // its place in the queue, once known
+	asOf     time.Duration // server's clock when it last was seen waiting
+	stale    int           // grants that came too late to be of use
+	failure  error         // the last failure to reach Redis
+
+	prev, next *Lock // in the line
+
+	token      int64
+	validUntil time.Time
+	err        error         // what Err returns
+	done       chan struct{} // made by Done
+	lossTimer  *time.Timer   // set while done or cancel has somebody to tell
+	cancel     context.CancelCauseFunc
+	stopCtx    func() bool
+
+	cleaned  chan struct{} // made by Unlock: closed by forget
+	cleanErr error         // what came of the release
+
+	renewAt  time.Time // when the next renewal is due
+	renewEnd time.Time // when the longest hold is over
+	capped   bool      // renewed up to there
+	heapAt   int       // index in the renewals, -1 outside
+}
+
+// Wait blocks until the lock is acquired or has failed, and tells which. It
+// ends with the context that was given to Lock. It gives the same answer
+// however often, and from however many goroutines, it is called.
+func (l *Lock) Wait() Result { return l.outcome.read() }
+
+// Key returns the key in Redis, prefix included.
+func (l *Lock) Key() string { return l.key }
+
+// Value returns the owner value that Redis stores under the key while this lock
+// holds it.
+func (l *Lock) Value() string { return l.value }
+
+// Token returns the fencing token: a number greater than that of every earlier
+// holder of the key. A storage that remembers the highest token it has seen and
+// refuses lower ones is safe from holders that were paused beyond their lease
+// (Kleppmann, How to do distributed locking). It is 0 before the acquisition.
+func (l *Lock) Token() int64 {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	return l.token
+}
+
+// ValidUntil returns when the lease ends as far as this process knows: counted
+// on its monotonic clock from before the request was sent, less 1 % for clock
+// drift, so never later than the key expires in Redis. It moves on with every
+// confirmed extension. It is the zero time before the acquisition.
+func (l *Lock) ValidUntil() time.Time {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	return l.validUntil
+}
+
+// Done returns a channel that is closed when the lock is no longer held, for
+// whatever reason: it was released, its lease ran out (no later than at the last
+// confirmed ValidUntil, with Redis reachable or not), it was taken away, or it
+// was never acquired.
+func (l *Lock) Done() <-chan struct{} {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	if l.done == nil {
+		l.done = make(chan struct{})
+		switch l.state {
+		case held:
+			l.watchLoss(time.Now())
+		case lost, leaving, gone:
+			close(l.done)
+		}
+	}
+	return l.done
+}
+
+// Err tells why the lock is not held: nil while it is held or still waited for,
+// ErrReleased, ErrLost (wrapping the cause), or the error of Wait.
+func (l *Lock) Err() error {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	l.checkLease(time.Now())
+	return l.err
+}
+
+// Unlock releases the lock to the next in line. It removes the key only if it
+// still holds this lock's value. On a lock that is still waiting it leaves the
+// line, and Wait then returns ErrReleased.
+//
+// It is right to defer Unlock straight after Lock: it returns ErrNotHeld, and
+// does no harm, where the lock was never acquired or was released before, and
+// ErrNotHeld together with ErrLost where it was lost.
+//
+// Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
+// a release has to go through also when the caller's context has ended. If Redis
+// cannot be reached it returns what the network said, and the lease ends by
+// itself.
+func (l *Lock) Unlock() error {
+	m := l.manager
+	m.mu.Lock()
+	now := time.Now()
+	l.checkLease(now)
+	var err error
+	switch l.state {
+	case waiting:
+		m.abandon(l, ErrReleased)
+	case held:
+		m.end(l)
+	case lost:
+		err = causes{ErrNotHeld, l.err}
+		m.end(l)
+	case leaving, gone:
+		err = ErrNotHeld
+	}
+	if l.state != gone && l.cleaned == nil {
+		l.cleaned = make(chan struct{})
+	}
+	state, cleaned := l.state, l.cleaned
+	var b *batch
+	if m.closed && len(m.send.pending) > 0 {
+		b = m.takeBatch() // nobody else sends any more
+	}
+	m.mu.Unlock()
+
+	m.sendAll(b)
+	if state != gone {
+		timeout := time.NewTimer(l.ttl)
+		defer timeout.Stop()
+		select {
+		case <-cleaned:
+		case <-timeout.C:
+		}
+	}
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if err = l.cleanErr; err == nil && l.state != gone {
+			err = causes{errNoAnswer, context.DeadlineExceeded}
+		}
+	}
+	if err != nil {
+		return &Error{"unlock", l.key, err}
+	}
+	return nil
+}
+
+// Extend prolongs the lease to end ttl from now. A lease that ends later already
+// is left as it is. ttl is at least 1 ms; what exceeds whole milliseconds is cut
+// off.
+//
+// It fails with ErrNotHeld if the lock is not held, together with ErrLost if it
+// turns out to have been lost. After any other error the lease may have been
+// prolonged in Redis, and ValidUntil does not count on it.
+func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
+	if err := l.extend(ctx, ttl); err != nil {
+		return &Error{"extend", l.key, err}
+	}
+	return nil
+}
+
+func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
+	if ctx == nil {
+		return invalid("context is nil")
+	}
+	if err := checkTTL(ttl); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return contextError(ctx, nil)
+	}
+	m := l.manager
+	m.mu.Lock()
+	l.checkLease(time.Now())
+	switch {
+	case l.state == lost:
+		defer m.mu.Unlock()
+		return causes{ErrNotHeld, l.err}
+	case l.state != held:
+		defer m.mu.Unlock()
+		return ErrNotHeld
+	case m.closed:
+		defer m.mu.Unlock()
+		return ErrClosed
+	}
+	answer := make(chan error, 1)
+	m.submit(&op{kind: opExtend, lock: l, ttl: ttl, answer: answer})
+	m.mu.Unlock()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return contextError(ctx, nil)
+	}
+}
+
+// member is the lock's name in the queue: see lua/handover.lua.
+func (l *Lock) member() string {
+	return l.manager.id + ":" + strconv.FormatInt(l.ttl.Milliseconds(), 10) + ":" +
+		strconv.FormatUint(l.seq, 10) + ":" + l.value
+}
+
+// hold moves a waiting lock to held. The caller holds m.mu, as for all below.
+func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
+	l.state = held
+	l.token, l.validUntil = token, validUntil
+	// A request that is still under way may put it back into the queue.
+	l.joined = l.inFlight
+	l.line.movedAt = now
+	m.leaveLine(l)
+	if l.options.renew {
+		l.renewEnd = now.Add(l.options.maxHold)
+		m.renewals.add(m, l, now)
+	}
+	if l.done != nil || l.options.renew {
+		l.watchLoss(now)
+	}
+	l.outcome.tell(Result{Token: token, ValidUntil: validUntil, Waited: now.Sub(l.began)})
+}
+
+// abandon moves a waiting lock to leaving: reason is the caller's answer, and
+// whatever Redis has of the lock is cleaned up after it.
+func (m *LockManager) abandon(l *Lock, reason error) {
+	l.state = leaving
+	l.err = &Error{l.verb, l.key, reason}
+	m.leaveLine(l)
+	l.finish()
+	l.outcome.tell(Result{Err: l.err, Waited: time.Since(l.began)})
+	m.cleanUp(l)
+}
+
+// end moves a held or lost lock to leaving, on behalf of Unlock.
+func (m *LockManager) end(l *Lock) {
+	if l.state == held {
+		l.err = ErrReleased
+		m.renewals.remove(l)
+		l.finish()
+	}
+	l.state = leaving
+	l.trace = true
+	m.cleanUp(l)
+}
+
+// lose moves a held lock to lost. Redis is left alone: the key is another's or
+// about to expire.
+func (m *LockManager) lose(l *Lock, cause error) {
+	l.state = lost
+	l.err = causes{ErrLost, cause}
+	m.renewals.remove(l)
+	l.finish()
+	m.log.Warn("redislock: lock lost", "key", l.key, "value", masked(l.value), "token", l.token, "cause", cause)
+}
+
+// forget moves a leaving lock to gone: nothing in Redis names it any more, or
+// nothing can be done about it.
+func (m *LockManager) forget(l *Lock) {
+	l.state = gone
+	l.trace, l.joined = false, false
+	delete(m.tickets, l.seq)
+	if l.options.value != "" {
+		delete(m.named, [2]string{l.key, l.value})
+	}
+	if l.cleaned != nil {
+		close(l.cleaned)
+	}
+}
+
+// cleanUp removes what Redis may have of a leaving lock, unless an acquire under
+// way has to be answered first.
+func (m *LockManager) cleanUp(l *Lock) {
+	switch {
+	case l.inFlight:
+	case l.trace:
+		m.submit(&op{kind: opRelease, lock: l})
+	default:
+		m.forget(l)
+	}
+}
+
+// leaveLine takes the lock out of the line here, and stops heeding its context.
+func (m *LockManager) leaveLine(l *Lock) {
+	if l.stopCtx != nil {
+		l.stopCtx()
+		l.stopCtx = nil
+	}
+	l.line.remove(l)
+	m.tidy(l.line, time.Now())
+}
+
+// finish tells whoever listens that the lock is not held.
+func (l *Lock) finish() {
+	if l.lossTimer != nil {
+		l.lossTimer.Stop()
+	}
+	if l.done != nil {
+		close(l.done)
+	}
+	if l.cancel != nil {
+		l.cancel(l.err)
+	}
+}
+
+// checkLease notices that a held lock's lease has run out.
+func (l *Lock) checkLease(now time.Time) {
+	if l.state != held || now.Before(l.validUntil) {
+		return
+	}
+	cause := errLeaseEnded
+	if l.capped {
+		cause = errMaxHold
+	}
+	l.manager.lose(l, cause)
+}
+
+// lossMargin is how long before ValidUntil the loss is signalled, so that the
+// signal is there by then.
+func lossMargin(ttl time.Duration) time.Duration { return min(ttl/50, 5*time.Millisecond) }
+
+// watchLoss sets the timer that notices the end of the lease by itself.
+func (l *Lock) watchLoss(now time.Time) {
+	at := l.validUntil.Add(-lossMargin(l.ttl))
+	if l.lossTimer != nil {
+		l.lossTimer.Reset(at.Sub(now))
+		return
+	}
+	l.lossTimer = time.AfterFunc(at.Sub(now), func() {
+		l.manager.mu.Lock()
+		defer l.manager.mu.Unlock()
+		now := time.Now().Add(lossMargin(l.ttl))
+		if l.state == held && now.Before(l.validUntil) {
+			l.watchLoss(time.Now()) // extended in the meantime
+		}
+		l.checkLease(now)
+	})
+}
+
+// extended moves the lease on after Redis has confirmed it.
+func (l *Lock) extended(validUntil, now time.Time) {
+	if validUntil.After(l.validUntil) {
+		l.validUntil = validUntil
+		if l.lossTimer != nil {
+			l.watchLoss(now)
+		}
+	}
+}
+
+// masked shortens an owner value for the log.
+func masked(value string) string {
+	const shown = 8
+	if len(value) <= shown {
+		return "…"
+	}
+	return value[:shown] + "…"
+}

@@ -1,0 +1,283 @@
+package redislock
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+// A LockManager acquires locks in one Redis. A process needs one of them for
+// each Redis; its methods may be called from any goroutine.
+//
+// It starts goroutines only while it has something to send, and one that listens
+// to Redis from the first time a caller has to wait. Close ends them all.
+type LockManager struct {
+	client redis.UniversalClient
+	opts   options
+	log    *slog.Logger
+	id     string // names this manager in queues and channels; no ":" in it
+
+	flushes sync.WaitGroup // goroutines that send
+
+	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
+	closed   bool
+	closeErr error
+	seq      uint64
+	lines    map[string]*line    // by the key in Redis
+	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
+	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
+	send     sender
+	events   events
+	renewals renewals
+}
+
+// NewLockManager returns a manager that works through client, which it neither
+// closes nor configures. It needs Redis 6.2 or newer, or a server compatible
+// with that: a single one, or the master that a Sentinel names.
+//
+// Nothing is sent, except with KeyspaceRequired.
+func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
+	m := &LockManager{
+		client:  client,
+		log:     slog.New(slog.DiscardHandler),
+		lines:   make(map[string]*line),
+		tickets: make(map[uint64]*Lock),
+		named:   make(map[[2]string]*Lock),
+	}
+	if err := m.setUp(opts); err != nil {
+		return nil, &Error{"new", "", err}
+	}
+	return m, nil
+}
+
+func (m *LockManager) setUp(opts []Option) error {
+	if m.client == nil || reflect.ValueOf(m.client).Kind() == reflect.Pointer && reflect.ValueOf(m.client).IsNil() {
+		return invalid("client is nil")
+	}
+	switch m.client.(type) {
+	case *redis.ClusterClient, *redis.Ring:
+		return invalid("client is a %T: only a single Redis or a Sentinel's master is supported", m.client)
+	}
+	for _, opt := range opts {
+		if opt == nil {
+			return invalid("an option is nil")
+		}
+		if err := opt(&m.opts); err != nil {
+			return err
+		}
+	}
+	if m.opts.log != nil {
+		m.log = m.opts.log
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return fmt.Errorf("no random id: %w", err)
+	}
+	m.id = base64.RawURLEncoding.EncodeToString(id[:])
+	m.events.init(m)
+	if m.opts.keyspace == KeyspaceRequired {
+		return m.events.configure()
+	}
+	return nil
+}
+
+// Lock starts to acquire the key and returns at once; Wait tells the outcome.
+// Callers get the lock in the order in which Redis received their requests,
+// over all processes. A caller whose turn has not come when ctx ends leaves the
+// line. Once acquired, the lock lasts for ttl, whatever becomes of ctx.
+//
+// The key in Redis is the manager's prefix and key. It may not begin with
+// "redislock:". ttl is at least 1 ms; what exceeds whole milliseconds is cut off.
+func (m *LockManager) Lock(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) *Lock {
+	return m.start(ctx, "lock", key, ttl, opts)
+}
+
+// TryLock acquires the key if it is free and nobody waits for it, and fails with
+// ErrNotAcquired otherwise. It never waits for a holder, only for Redis's answer.
+// Arguments are those of Lock.
+func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
+	l := m.start(ctx, "trylock", key, ttl, opts)
+	if r := l.Wait(); r.Err != nil {
+		return nil, r.Err
+	}
+	return l, nil
+}
+
+// Do runs fn while holding the lock: it acquires the key as Lock does, runs fn,
+// and releases the lock. The context that fn gets is cancelled, with Err as the
+// cause, as soon as the lock is lost; fn should stop then. Without WithAutoRenew
+// that is at the latest one ttl after the acquisition.
+//
+// It returns the reason why the lock was not acquired, or else what fn returned
+// joined, if the lock was lost meanwhile, with ErrLost.
+func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) (err error) {
+	if fn == nil {
+		return &Error{"do", m.opts.prefix + key, invalid("function is nil")}
+	}
+	l := m.start(ctx, "do", key, ttl, opts)
+	defer func() {
+		if released := l.Unlock(); released != nil && l.Token() != 0 {
+			err = errors.Join(err, released)
+		}
+	}()
+	if r := l.Wait(); r.Err != nil {
+		return r.Err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.onLoss(cancel)
+	return fn(ctx)
+}
+
+// onLoss has cancel called, with Err, when the lock is no longer held.
+func (l *Lock) onLoss(cancel context.CancelCauseFunc) {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	if l.state != held {
+		cancel(l.err)
+		return
+	}
+	l.cancel = cancel
+	l.watchLoss(time.Now())
+}
+
+// Close fails all who wait with ErrClosed, stops renewals, and returns when
+// every goroutine of the manager has ended. Locks that are held stay held until
+// their lease ends, with Done to tell, and can still be unlocked. It returns an
+// error if Redis could not be told that the waiters have left; it then finds out
+// by itself when it is their turn.
+func (m *LockManager) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	for _, ln := range m.lines {
+		for ln.first != nil {
+			m.abandon(ln.first, ErrClosed)
+		}
+	}
+	m.closed = true
+	m.renewals.stop()
+	for _, ln := range m.lines {
+		if ln.timer != nil {
+			ln.timer.Stop()
+		}
+	}
+	m.mu.Unlock()
+
+	m.flushes.Wait()
+	m.mu.Lock()
+	var b *batch
+	if len(m.send.pending) > 0 {
+		b = m.takeBatch()
+	}
+	m.mu.Unlock()
+	m.sendAll(b)
+	m.events.close()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closeErr != nil {
+		return &Error{"close", "", m.closeErr}
+	}
+	return nil
+}
+
+// start makes a Lock and puts it on its way.
+func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Duration, opts []LockOption) *Lock {
+	l := &Lock{
+		manager: m,
+		verb:    verb,
+		key:     m.opts.prefix + name,
+		ctx:     ctx,
+		ttl:     ttl.Truncate(time.Millisecond),
+		began:   time.Now(),
+		outcome: newOutcome(),
+		try:     verb == "trylock",
+		heapAt:  -1,
+	}
+	options, err := m.parse(ctx, name, ttl, opts)
+	if err == nil && ctx.Err() != nil {
+		err = contextError(ctx, nil)
+	}
+	l.options, l.value = options, options.value
+	if l.value == "" && err == nil {
+		var id uuid.UUID
+		if id, err = uuid.NewRandom(); err == nil {
+			l.value = id.String()
+		}
+	}
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		err = m.admit(l)
+	}
+	if err != nil {
+		l.state = gone
+		l.err = &Error{verb, l.key, err}
+		l.outcome.tell(Result{Err: l.err})
+		return l
+	}
+	if ctx.Done() != nil {
+		l.stopCtx = context.AfterFunc(ctx, l.contextEnded)
+	}
+	if l.try && l.line.seemsFree(l.began) {
+		m.claim(l)
+	} else if l.try {
+		m.sendAcquire(&op{kind: opAcquire, lock: l})
+	} else {
+		l.line.unsent = append(l.line.unsent, l)
+		m.pump(l.line)
+	}
+	return l
+}
+
+// admit gives the lock its place in the line here, unless it may not have one.
+func (m *LockManager) admit(l *Lock) error {
+	if m.closed {
+		return ErrClosed
+	}
+	if ln := m.lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
+		queued := ln.length
+		if ln.claiming {
+			queued-- // may well get it
+		}
+		if queued >= m.opts.maxQueue {
+			return ErrQueueFull
+		}
+	}
+	if l.options.value != "" {
+		name := [2]string{l.key, l.value}
+		if m.named[name] != nil {
+			return invalid("owner value is in use by another lock on this key")
+		}
+		m.named[name] = l
+	}
+	m.seq++
+	l.seq = m.seq
+	l.line = m.lineOf(l.key)
+	l.keys = &l.line.keys
+	if !l.try {
+		l.line.push(l)
+	}
+	return nil
+}
+
+func (l *Lock) contextEnded() {
+	m := l.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.state == waiting {
+		m.abandon(l, contextError(l.ctx, l.failure))
+	}
+}

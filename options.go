@@ -1,0 +1,165 @@
+package redislock
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// KeyspaceMode says what a manager does about Redis keyspace notifications.
+// They make it prompt when a key that a foreign client held is deleted, renamed
+// or evicted; releases by this library and leases that run out need none.
+type KeyspaceMode int
+
+const (
+	// KeyspaceAuto subscribes to the events of the keys that are waited for
+	// and switches on the flags it needs ("Kgxe") beside those that are on.
+	// Where CONFIG is forbidden it says so once in the log and works without.
+	// This is the default.
+	KeyspaceAuto KeyspaceMode = iota
+
+	// KeyspaceRequired is KeyspaceAuto, but NewLockManager fails unless it
+	// can read in Redis that the flags are on, or switch them on.
+	KeyspaceRequired
+
+	// KeyspaceOff neither subscribes to events nor touches the configuration.
+	KeyspaceOff
+)
+
+// Option configures a LockManager.
+type Option func(*options) error
+
+type options struct {
+	prefix   string
+	log      *slog.Logger
+	maxQueue int
+	keyspace KeyspaceMode
+}
+
+// WithPrefix puts prefix in front of every key that callers name. It is part of
+// the key in Redis, so that lockers in other languages have to use it too.
+// Default: none.
+func WithPrefix(prefix string) Option {
+	return func(o *options) error {
+		if strings.HasPrefix(prefix, reserved) {
+			return invalid("prefix %q: names that begin with %q belong to the library", prefix, reserved)
+		}
+		o.prefix = prefix
+		return nil
+	}
+}
+
+// WithLogger sets where the manager logs. Owner values are never logged in
+// full. Default: nowhere.
+func WithLogger(log *slog.Logger) Option {
+	return func(o *options) error {
+		if log == nil {
+			return invalid("logger is nil")
+		}
+		o.log = log
+		return nil
+	}
+}
+
+// WithMaxQueue limits how many callers of this manager may wait for one key;
+// the next one gets ErrQueueFull. Default: 0, no limit.
+func WithMaxQueue(n int) Option {
+	return func(o *options) error {
+		if n < 0 {
+			return invalid("max queue is %d: want 0 (no limit) or more", n)
+		}
+		o.maxQueue = n
+		return nil
+	}
+}
+
+// WithKeyspaceEvents sets what the manager does about keyspace notifications.
+// Default: KeyspaceAuto.
+func WithKeyspaceEvents(mode KeyspaceMode) Option {
+	return func(o *options) error {
+		if mode < KeyspaceAuto || mode > KeyspaceOff {
+			return invalid("keyspace events mode is %d: want KeyspaceAuto, KeyspaceRequired or KeyspaceOff", int(mode))
+		}
+		o.keyspace = mode
+		return nil
+	}
+}
+
+// LockOption configures one acquisition.
+type LockOption func(*lockOptions) error
+
+type lockOptions struct {
+	renew   bool
+	maxHold time.Duration
+	value   string
+}
+
+// WithAutoRenew prolongs the lease by its TTL, every third of a TTL, for as
+// long as the lock is held but for no longer than maxHold, counted from the
+// acquisition: a process that is stuck does not hold for ever. maxHold may not
+// be below the TTL. Default: no renewal, the lock lasts for one TTL.
+func WithAutoRenew(maxHold time.Duration) LockOption {
+	return func(o *lockOptions) error {
+		if maxHold <= 0 {
+			return invalid("auto-renew: max hold is %v: want more than 0", maxHold)
+		}
+		o.renew, o.maxHold = true, maxHold
+		return nil
+	}
+}
+
+// WithValue sets the owner value that Redis stores under the key, for the sake
+// of other programs that look at it. It has to be different for every
+// acquisition: whoever knows the value of a lock counts as its owner.
+// Default: a random UUID.
+func WithValue(value string) LockOption {
+	return func(o *lockOptions) error {
+		if value == "" {
+			return invalid("owner value is empty")
+		}
+		o.value = value
+		return nil
+	}
+}
+
+// maxTTL keeps every sum of a time and a TTL far from overflow.
+const maxTTL = 100 * 365 * 24 * time.Hour
+
+// parse checks everything that a caller says of one acquisition.
+func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration, opts []LockOption) (lockOptions, error) {
+	var o lockOptions
+	switch {
+	case ctx == nil:
+		return o, invalid("context is nil")
+	case name == "":
+		return o, invalid("key is empty")
+	case strings.HasPrefix(m.opts.prefix+name, reserved):
+		return o, invalid("keys that begin with %q belong to the library", reserved)
+	}
+	if err := checkTTL(ttl); err != nil {
+		return o, err
+	}
+	for _, opt := range opts {
+		if opt == nil {
+			return o, invalid("a lock option is nil")
+		}
+		if err := opt(&o); err != nil {
+			return o, err
+		}
+	}
+	if o.renew && o.maxHold < ttl {
+		return o, invalid("auto-renew: max hold %v is below the ttl %v", o.maxHold, ttl)
+	}
+	return o, nil
+}
+
+func checkTTL(ttl time.Duration) error {
+	switch {
+	case ttl < time.Millisecond:
+		return invalid("ttl is %v: want 1ms or more", ttl)
+	case ttl > maxTTL:
+		return invalid("ttl is %v: want 100 years or less", ttl)
+	}
+	return nil
+}

@@ -1,0 +1,275 @@
+package redislock
+
+import "time"
+
+// A line is this manager's part of the line for one key: the callers that wait
+// here, in the order in which they came. The line of all processes is the
+// queue in Redis. Guarded by the manager's mutex.
+//
+// Invariants:
+//   - at most one batch of acquires of a line is under way, and newcomers are
+//     held back until it is answered, so that they join in the order in which
+//     they called;
+//   - a line with a waiter in the queue in Redis has lookAt set, or an acquire
+//     for one of its waiters under way: no wake-up can be lost for good;
+//   - a line is in manager.lines for as long as it has waiters or acquires
+//     under way, and for lineMemory after it was last found contended.
+type line struct {
+	keys keys
+
+	first, last *Lock   // the waiters
+	length      int     // how many
+	unsent      []*Lock // those not yet sent to Redis; may hold some that have left
+
+	acquiring int  // acquires under way
+	claiming  bool // the one under way is a claim
+	lookAgain bool // something happened while a look was under way
+
+	contended time.Time     // when the key was last found taken
+	shortest  time.Duration // the shortest lease that may be handed out ahead of us
+
+	timer   *time.Timer
+	lookAt  time.Time // when to look after the line; zero: not set
+	watchAt time.Time // when to subscribe to the key's events; zero: not set
+
+	movedAt time.Time // when a waiter here last became the holder
+	watched bool      // subscribed to the key's events
+	noise   int       // events in a row that freed nothing
+	noiseAt time.Time // when the first of them came
+}
+
+const (
+	// lineMemory is how long a key that was found taken is remembered as
+	// contended: the next caller joins the line straight away.
+	lineMemory = time.Second
+
+	// unboundedLook is how often a key is looked after whose holder set no TTL.
+	unboundedLook = time.Second
+
+	// quiet is how long a line must stand still before its key's events are
+	// subscribed to. A line that moves needs none.
+	quiet = 20 * time.Millisecond
+
+	// noiseLimit is how many events that free nothing may come within quiet
+	// before the subscription is given up again.
+	noiseLimit = 8
+)
+
+// lineOf returns the line for a key, a new one if need be. The caller holds m.mu.
+func (m *LockManager) lineOf(key string) *line {
+	ln := m.lines[key]
+	if ln == nil {
+		ln = &line{keys: keysOf(key)}
+		m.lines[key] = ln
+	}
+	return ln
+}
+
+// push puts a waiter at the end.
+func (ln *line) push(l *Lock) {
+	l.inLine = true
+	l.prev = ln.last
+	if ln.last == nil {
+		ln.first = l
+	} else {
+		ln.last.next = l
+	}
+	ln.last = l
+	ln.length++
+}
+
+// remove takes a waiter out, wherever it stands.
+func (ln *line) remove(l *Lock) {
+	if !l.inLine {
+		return
+	}
+	if l.prev == nil {
+		ln.first = l.next
+	} else {
+		l.prev.next = l.next
+	}
+	if l.next == nil {
+		ln.last = l.prev
+	} else {
+		l.next.prev = l.prev
+	}
+	l.prev, l.next, l.inLine = nil, nil, false
+	ln.length--
+}
+
+// joined returns the first waiter that stands in the queue in Redis.
+func (ln *line) joined() *Lock {
+	for l := ln.first; l != nil; l = l.next {
+		if l.joined {
+			return l
+		}
+	}
+	return nil
+}
+
+// seemsFree tells whether a plain claim is worth a try: nobody waits or is
+// being served here, and the key was not found taken of late.
+func (ln *line) seemsFree(now time.Time) bool {
+	return ln.acquiring == 0 && ln.joined() == nil && now.Sub(ln.contended) > lineMemory
+}
+
+// pump sends what can be sent of a line. The caller holds m.mu.
+func (m *LockManager) pump(ln *line) {
+	if ln.acquiring > 0 || len(ln.unsent) == 0 || m.closed {
+		return
+	}
+	if ln.seemsFree(time.Now()) {
+		for len(ln.unsent) > 0 {
+			l := ln.unsent[0]
+			ln.unsent = ln.unsent[1:]
+			if l.state == waiting {
+				ln.claiming = true
+				m.claim(l)
+				return
+			}
+		}
+		return
+	}
+	if !m.events.ready {
+		m.events.start() // pumps all lines once grants can arrive
+		return
+	}
+	unsent := ln.unsent
+	ln.unsent = nil
+	for _, l := range unsent {
+		if l.state == waiting {
+			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true})
+		}
+	}
+}
+
+// claim tries for a key that is thought to be free: by plain commands, or by
+// the script while the server's clock is not known, which tokens start from.
+// The caller holds m.mu.
+func (m *LockManager) claim(l *Lock) {
+	kind := opClaim
+	if !m.send.clock.known() {
+		kind = opAcquire
+	}
+	m.sendAcquire(&op{kind: kind, lock: l})
+}
+
+// sendAcquire sends an opClaim or opAcquire. The caller holds m.mu.
+func (m *LockManager) sendAcquire(o *op) {
+	l := o.lock
+	l.inFlight, l.trace = true, true
+	if o.join {
+		m.tickets[l.seq] = l
+	}
+	l.line.acquiring++
+	m.submit(o)
+}
+
+// look has Redis tell how the line stands, and takes the lock if it is free and
+// it is our turn. The caller holds m.mu.
+func (m *LockManager) look(ln *line) {
+	l := ln.joined()
+	switch {
+	case l == nil:
+		m.pump(ln)
+	case l.inFlight:
+		ln.lookAgain = true
+	default:
+		m.sendAcquire(&op{kind: opAcquire, lock: l, join: true, look: true})
+	}
+}
+
+// rejoin has all waiters of the line join again, each in its old place, after
+// the queue in Redis was found to have lost them. The caller holds m.mu.
+func (m *LockManager) rejoin(ln *line) {
+	m.log.Warn("redislock: line was lost in Redis, joining again", "key", ln.keys.lock, "waiters", ln.length)
+	for l := ln.first; l != nil; l = l.next {
+		if l.joined && !l.inFlight {
+			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true})
+		}
+	}
+}
+
+// lookBy sets when to look after the line: when the holder's lease is over, or
+// sooner if a shorter lease may be handed out before that. The caller holds
+// m.mu.
+//
+// Looking once in the shortest lease of the line is enough: a lease that began
+// after the last look cannot end before the next.
+func (m *LockManager) lookBy(ln *line, now time.Time, lease time.Duration) {
+	if lease < 0 {
+		lease = unboundedLook
+	}
+	if ln.shortest > 0 {
+		lease = min(lease, ln.shortest)
+	}
+	at := now.Add(lease + time.Millisecond)
+	if ln.lookAt.IsZero() || at.Before(ln.lookAt) {
+		ln.lookAt = at
+	}
+	if !ln.watched && ln.watchAt.IsZero() && m.opts.keyspace != KeyspaceOff {
+		ln.watchAt = now.Add(quiet)
+	}
+	m.setTimer(ln, now)
+}
+
+func (m *LockManager) setTimer(ln *line, now time.Time) {
+	at := ln.lookAt
+	if at.IsZero() || !ln.watchAt.IsZero() && ln.watchAt.Before(at) {
+		at = ln.watchAt
+	}
+	switch {
+	case at.IsZero():
+	case ln.timer == nil:
+		ln.timer = time.AfterFunc(at.Sub(now), func() { m.tick(ln) })
+	default:
+		ln.timer.Reset(at.Sub(now))
+	}
+}
+
+// tick runs when the line's timer does.
+func (m *LockManager) tick(ln *line) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.lines[ln.keys.lock] != ln {
+		return
+	}
+	now := time.Now()
+	if ln.joined() == nil {
+		ln.lookAt, ln.watchAt = time.Time{}, time.Time{}
+		m.tidy(ln, now)
+		return
+	}
+	if !ln.watchAt.IsZero() && !now.Before(ln.watchAt) {
+		if still := now.Sub(ln.movedAt); still < quiet {
+			ln.watchAt = ln.movedAt.Add(quiet)
+		} else {
+			ln.watchAt = time.Time{}
+			m.events.watch(ln)
+		}
+	}
+	if !ln.lookAt.IsZero() && !now.Before(ln.lookAt) {
+		ln.lookAt = time.Time{}
+		m.look(ln)
+	}
+	m.setTimer(ln, now)
+}
+
+// tidy drops a line that has nothing to do. The caller holds m.mu.
+func (m *LockManager) tidy(ln *line, now time.Time) {
+	if ln.length > 0 || ln.acquiring > 0 || m.lines[ln.keys.lock] != ln {
+		return
+	}
+	if rest := ln.contended.Add(lineMemory).Sub(now); rest > 0 && !m.closed {
+		ln.lookAt, ln.watchAt = now.Add(rest), time.Time{}
+		m.setTimer(ln, now)
+		return
+	}
+	delete(m.lines, ln.keys.lock)
+	if ln.timer != nil {
+		ln.timer.Stop()
+	}
+	if ln.watched {
+		m.events.unwatch(ln)
+	}
+}
