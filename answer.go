@@ -46,9 +46,14 @@ func (m *LockManager) complete(o *op, err error, now time.Time) {
 		l.inFlight = false
 		ln.acquiring--
 		ln.claiming = ln.claiming && ln.acquiring > 0
-		if o.kind == opClaim {
+		switch {
+		case l.state == leaving: // and nothing was done yet, for want of this answer
+			l.joined = l.joined || o.join
+			l.trace = l.joined || o.uncertain || !errors.Is(err, redis.Nil)
+			m.cleanUp(l)
+		case o.kind == opClaim:
 			m.claimed(o, err, now)
-		} else {
+		default:
 			m.acquired(o, err, now)
 		}
 		if !m.closed {
@@ -118,6 +123,9 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 		return
 	}
 
+	if x := m.tickets[r.turn]; x != nil {
+		m.confirm(x)
+	}
 	if !o.join {
 		l.trace = l.joined
 		m.taken(l, now)
@@ -126,17 +134,11 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 	again := l.joined && r.added
 	l.joined = true
 	if l.state != waiting {
-		if l.state == leaving {
-			m.cleanUp(l)
-		}
-		return
+		return // granted in the meantime
 	}
 	l.score, l.asOf = r.score, r.server
 	ln.contended, ln.shortest = now, r.shortest
 	m.lookBy(ln, now, r.lease)
-	if x := m.tickets[r.turn]; x != nil {
-		m.confirm(x)
-	}
 	if l.doubt {
 		m.confirm(l)
 	}
@@ -178,8 +180,6 @@ func (m *LockManager) taken(l *Lock, now time.Time) {
 	ln := l.line
 	ln.contended = now
 	switch {
-	case l.state == leaving:
-		m.cleanUp(l)
 	case l.state != waiting:
 	case l.try:
 		m.abandon(l, ErrNotAcquired)
@@ -197,25 +197,15 @@ func (m *LockManager) failed(o *op, err error) {
 	if !o.uncertain && !l.joined {
 		l.trace = false
 	}
-	switch l.state {
-	case waiting:
+	if l.state == waiting {
 		m.abandon(l, err)
-	case leaving:
-		m.cleanUp(l)
 	}
 }
 
 // granted: the key holds the lock's value, until validUntil at least.
 func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
-	switch l.state {
-	case waiting:
-	case leaving:
-		if !l.inFlight {
-			m.cleanUp(l)
-		}
-		return
-	default:
-		return
+	if l.state != waiting {
+		return // known already, or on its way to be given back
 	}
 	ln := l.line
 	switch {

@@ -86,10 +86,16 @@ type sender struct {
 	clockAsked time.Time // when the time was last asked for
 }
 
-// submit hands an op over to be sent. The caller holds m.mu.
+// submit hands an op over to be sent once the caller, who holds m.mu, lets go of
+// it with exit. So what is submitted together is sent together, and in order.
 func (m *LockManager) submit(o *op) {
 	m.send.pending = append(m.send.pending, o)
+}
+
+// exit unlocks m.mu and sees to it that what was submitted meanwhile is sent.
+func (m *LockManager) exit() {
 	m.kick()
+	m.mu.Unlock()
 }
 
 // kick starts a flush where one is due. The caller holds m.mu.
@@ -128,9 +134,8 @@ func (m *LockManager) kickIn(d time.Duration) {
 	m.send.wakeup = true
 	time.AfterFunc(d, func() {
 		m.mu.Lock()
-		defer m.mu.Unlock()
+		defer m.exit()
 		m.send.wakeup = false
-		m.kick()
 	})
 }
 
@@ -205,7 +210,7 @@ func (m *LockManager) exchange(b *batch) {
 // completeBatch takes in the replies and returns the next batch, if there is one.
 func (m *LockManager) completeBatch(b *batch) *batch {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.exit()
 	s := &m.send
 	for i, began := range s.inFlight {
 		if began == b.began {
@@ -255,11 +260,7 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 	if len(again) > 0 {
 		s.pending = append(again, s.pending...)
 	}
-	if s.resumeAt.After(now) && !m.closed {
-		m.kick()
-		return nil
-	}
-	if len(s.pending) == 0 {
+	if len(s.pending) == 0 || s.resumeAt.After(now) && !m.closed {
 		return nil
 	}
 	return m.takeBatch()

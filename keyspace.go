@@ -283,7 +283,7 @@ func (e *events) receive(ps *redis.PubSub) (ready bool, err error) {
 // subscribed: from here on grants arrive. Those before may have been missed.
 func (e *events) subscribed() {
 	e.m.mu.Lock()
-	defer e.m.mu.Unlock()
+	defer e.m.exit()
 	e.ready = true
 	for channel := range e.watched {
 		e.change(channel, true)
@@ -302,7 +302,7 @@ func (e *events) granted(message string) {
 		return
 	}
 	e.m.mu.Lock()
-	defer e.m.mu.Unlock()
+	defer e.m.exit()
 	if !e.m.closed {
 		e.m.grantedElsewhere(g, time.Now())
 	}
@@ -311,7 +311,7 @@ func (e *events) granted(message string) {
 // event takes in a keyspace event, or that they begin to arrive.
 func (e *events) event(channel, name string, look bool) {
 	e.m.mu.Lock()
-	defer e.m.mu.Unlock()
+	defer e.m.exit()
 	ln := e.watched[channel]
 	if ln == nil || e.m.closed {
 		return

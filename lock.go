@@ -170,7 +170,7 @@ func (l *Lock) Unlock() error {
 	if m.closed && len(m.send.pending) > 0 {
 		b = m.takeBatch() // nobody else sends any more
 	}
-	m.mu.Unlock()
+	m.exit()
 
 	m.sendAll(b)
 	if state != gone {
@@ -234,7 +234,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 	}
 	answer := make(chan error, 1)
 	m.submit(&op{kind: opExtend, lock: l, ttl: ttl, answer: answer})
-	m.mu.Unlock()
+	m.exit()
 	select {
 	case err := <-answer:
 		return err

@@ -218,7 +218,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	}
 
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.exit()
 	if err == nil {
 		err = m.admit(l)
 	}
@@ -276,7 +276,7 @@ func (m *LockManager) admit(l *Lock) error {
 func (l *Lock) contextEnded() {
 	m := l.manager
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.exit()
 	if l.state == waiting {
 		m.abandon(l, contextError(l.ctx, l.failure))
 	}

@@ -230,7 +230,7 @@ func (m *LockManager) setTimer(ln *line, now time.Time) {
 // tick runs when the line's timer does.
 func (m *LockManager) tick(ln *line) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.exit()
 	if m.closed || m.lines[ln.keys.lock] != ln {
 		return
 	}

@@ -62,7 +62,7 @@ func (r *renewals) stop() {
 // them.
 func (m *LockManager) renew() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.exit()
 	if m.closed {
 		return
 	}
@@ -80,10 +80,9 @@ func (m *LockManager) renew() {
 		// Not beyond the longest hold; and an extension never shortens.
 		ttl := min(l.ttl, l.renewEnd.Sub(now).Truncate(time.Millisecond))
 		if ttl >= time.Millisecond {
-			m.send.pending = append(m.send.pending, &op{kind: opExtend, lock: l, ttl: ttl})
+			m.submit(&op{kind: opExtend, lock: l, ttl: ttl})
 		}
 	}
-	m.kick()
 	m.renewals.setTimer(m, now)
 }
 

@@ -192,5 +192,5 @@ func (r reader) time(i int) time.Duration {
 
 // milliseconds reads a time that may be longer than a time.Duration can be.
 func (r reader) milliseconds(i int) time.Duration {
-	return time.Duration(min(r.int(i), maxTTL.Milliseconds())) * time.Millisecond
+	return time.Duration(max(-1, min(r.int(i), maxTTL.Milliseconds()))) * time.Millisecond
 }

@@ -1,0 +1,33 @@
+package redislock
+
+// What tests of the package's surface need to see behind it.
+
+var (
+	KeysOf = func(lock string) (queue, shortest string) {
+		k := keysOf(lock)
+		return k.queue, k.shortest
+	}
+	MissingFlags = missingFlags
+)
+
+const FenceKey = fenceKey
+
+// Idle tells whether the manager keeps nothing in memory for any lock.
+func (m *LockManager) Idle() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	waiters := 0
+	for _, ln := range m.lines {
+		waiters += ln.length + ln.acquiring
+	}
+	return waiters == 0 && len(m.tickets) == 0 && len(m.named) == 0 &&
+		len(m.send.pending) == 0 && len(m.send.inFlight) == 0 && len(m.renewals.due) == 0
+}
+
+// Watches tells whether the manager is subscribed to the events of a key.
+func (m *LockManager) Watches(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ln := m.lines[key]
+	return ln != nil && ln.watched && len(m.events.changed) == 0
+}

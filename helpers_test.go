@@ -1,0 +1,148 @@
+package redislock_test
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redistest"
+)
+
+var ctx = context.Background()
+
+// onEach runs a test on a real redis-server and on miniredis.
+func onEach(t *testing.T, test func(t *testing.T, client *redis.Client)) {
+	t.Run("redis", func(t *testing.T) {
+		test(t, redistest.Start(t).Client(nil))
+	})
+	t.Run("miniredis", func(t *testing.T) {
+		server := miniredis.RunT(t)
+		server.ClockTTL(true)
+		client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+		t.Cleanup(func() { client.Close() })
+		test(t, client)
+	})
+}
+
+// newManager returns a manager that is closed at the end of the test, which
+// fails if it leaves a goroutine or anything in memory.
+func newManager(t *testing.T, client redis.UniversalClient, opts ...redislock.Option) *redislock.LockManager {
+	t.Helper()
+	if !checked[t] {
+		checked[t] = true
+		t.Cleanup(func() { // after the last manager is closed
+			requireNoGoroutines(t)
+		})
+	}
+	m, err := redislock.NewLockManager(client, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, m.Close())
+		require.True(t, m.Idle(), "the closed manager remembers locks")
+	})
+	return m
+}
+
+var checked = make(map[*testing.T]bool)
+
+// requireNoGoroutines allows for those that are on their last instruction.
+func requireNoGoroutines(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(time.Second); len(goroutines()) > 0; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("goroutines are left after Close:\n" + strings.Join(goroutines(), "\n\n"))
+		}
+	}
+}
+
+// goroutines returns the stacks of the library's own goroutines.
+func goroutines() (own []string) {
+	buf := make([]byte, 1<<22)
+	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(stack, "created by github.com/redislock/redislock.(") {
+			own = append(own, stack)
+		}
+	}
+	return own
+}
+
+// eventually waits until a condition holds that nothing announces.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("did not come to pass: " + what)
+		}
+	}
+}
+
+// waiters returns how many stand in the line for a key in Redis.
+func waiters(t *testing.T, client redis.UniversalClient, key string) int {
+	t.Helper()
+	queue, _ := redislock.KeysOf(key)
+	n, err := client.ZCard(ctx, queue).Result()
+	require.NoError(t, err)
+	return int(n)
+}
+
+func awaitWaiters(t *testing.T, client redis.UniversalClient, key string, n int) {
+	t.Helper()
+	eventually(t, "waiters in line", func() bool { return waiters(t, client, key) == n })
+}
+
+// requireClean checks that Redis holds nothing but the fence.
+func requireClean(t *testing.T, client redis.UniversalClient) {
+	t.Helper()
+	var keys []string
+	eventually(t, "nothing left in Redis", func() bool {
+		var err error
+		keys, err = client.Keys(ctx, "*").Result()
+		require.NoError(t, err)
+		return len(keys) == 0 || len(keys) == 1 && keys[0] == redislock.FenceKey
+	})
+	if len(keys) == 1 {
+		ttl, err := client.PTTL(ctx, redislock.FenceKey).Result()
+		require.NoError(t, err)
+		require.Positive(t, ttl, "the fence would outlive its use")
+	}
+}
+
+// acquire waits for a lock that must be acquired.
+func acquire(t *testing.T, m *redislock.LockManager, key string, ttl time.Duration, opts ...redislock.LockOption) *redislock.Lock {
+	t.Helper()
+	l := m.Lock(ctx, key, ttl, opts...)
+	r := soon(t, l)
+	require.NoError(t, r.Err)
+	return l
+}
+
+// soon is Wait for a result that must come within seconds.
+func soon(t *testing.T, l *redislock.Lock) redislock.Result {
+	t.Helper()
+	result := make(chan redislock.Result, 1)
+	go func() { result <- l.Wait() }()
+	select {
+	case r := <-result:
+		return r
+	case <-time.After(15 * time.Second):
+		buf := make([]byte, 1<<20)
+		t.Fatalf("Wait hangs\n%s", buf[:runtime.Stack(buf, true)])
+		panic("unreachable")
+	}
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}

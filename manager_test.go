@@ -1,0 +1,673 @@
+package redislock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+)
+
+func TestLockStoresItsValueUnderTheKeyItself(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		l := acquire(t, m, "key", time.Minute)
+		require.Equal(t, "key", l.Key())
+		require.Equal(t, l.Value(), client.Get(ctx, "key").Val())
+		ttl := client.PTTL(ctx, "key").Val()
+		require.Greater(t, ttl, 50*time.Second)
+		require.LessOrEqual(t, ttl, time.Minute)
+		require.NoError(t, l.Err())
+		require.False(t, closed(l.Done()))
+
+		require.NoError(t, l.Unlock())
+		require.Zero(t, client.Exists(ctx, "key").Val())
+		require.ErrorIs(t, l.Err(), redislock.ErrReleased)
+		require.True(t, closed(l.Done()))
+		requireClean(t, client)
+	})
+}
+
+func TestPrefixIsPartOfTheKey(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client, redislock.WithPrefix("app:"))
+		l := acquire(t, m, "key", time.Minute)
+		require.Equal(t, "app:key", l.Key())
+		require.Equal(t, l.Value(), client.Get(ctx, "app:key").Val())
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestForeignLockerExcludesAndIsExcluded(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		l := acquire(t, m, "key", time.Minute)
+		require.False(t, client.SetNX(ctx, "key", "foreign", time.Minute).Val())
+		require.NoError(t, l.Unlock())
+
+		require.True(t, client.SetNX(ctx, "key", "foreign", time.Minute).Val())
+		_, err := m.TryLock(ctx, "key", time.Minute)
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		require.Equal(t, "foreign", client.Get(ctx, "key").Val())
+		require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		require.Equal(t, "foreign", client.Get(ctx, "key").Val(), "a stale unlock took another's lock")
+	})
+}
+
+func TestWaitGivesTheSameAnswerToAll(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		l := m.Lock(ctx, "key", time.Minute)
+		var wg sync.WaitGroup
+		results := make([]redislock.Result, 20)
+		for i := range results {
+			wg.Go(func() { results[i] = l.Wait() })
+		}
+		wg.Wait()
+		for _, r := range results {
+			require.True(t, r.OK())
+			require.Equal(t, l.Token(), r.Token)
+			require.Equal(t, l.Wait(), r)
+		}
+		require.NoError(t, l.Unlock())
+		require.Equal(t, results[0], l.Wait())
+	})
+}
+
+func TestNextInLineGetsTheLockWithTheRelease(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		for _, managers := range []string{"same manager", "another manager"} {
+			t.Run(managers, func(t *testing.T) {
+				m := newManager(t, client)
+				m2 := m
+				if managers == "another manager" {
+					m2 = newManager(t, client)
+				}
+				first := acquire(t, m, "key", time.Minute)
+				second := m2.Lock(ctx, "key", time.Minute)
+				awaitWaiters(t, client, "key", 1)
+				require.NoError(t, first.Unlock())
+				// Not one moment at which the key is free.
+				require.Equal(t, second.Value(), client.Get(ctx, "key").Val())
+				r := soon(t, second)
+				require.NoError(t, r.Err)
+				require.Greater(t, r.Token, first.Token())
+				require.WithinDuration(t, time.Now().Add(time.Minute), second.ValidUntil(), 5*time.Second)
+				require.NoError(t, second.Unlock())
+				requireClean(t, client)
+			})
+		}
+	})
+}
+
+// 100 waiters over 4 managers, joined one after another, are served in exactly
+// that order.
+func TestFirstComeFirstServed(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		var managers []*redislock.LockManager
+		for range 4 {
+			managers = append(managers, newManager(t, client))
+		}
+		holder := acquire(t, managers[0], "key", time.Minute)
+		const n = 100
+		served := make(chan int, n)
+		for i := range n {
+			l := managers[i%4].Lock(ctx, "key", time.Minute)
+			go func() {
+				if r := l.Wait(); r.Err != nil {
+					t.Error(r.Err)
+				}
+				served <- i
+				if err := l.Unlock(); err != nil {
+					t.Error(err)
+				}
+			}()
+			awaitWaiters(t, client, "key", i+1)
+		}
+		require.NoError(t, holder.Unlock())
+		for i := range n {
+			require.Equal(t, i, <-served)
+		}
+		requireClean(t, client)
+	})
+}
+
+// Calls of one goroutine are served in the order of the calls, although nobody
+// waits for a call to reach Redis.
+func TestCallsOfOneGoroutineKeepTheirOrder(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		for range 20 {
+			const n = 50
+			served := make(chan int, n)
+			for i := range n {
+				l := m.Lock(ctx, "key", time.Minute)
+				go func() {
+					if r := l.Wait(); r.Err != nil {
+						t.Error(r.Err)
+					}
+					served <- i
+					if err := l.Unlock(); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			for i := range n {
+				require.Equal(t, i, <-served)
+			}
+		}
+	})
+}
+
+func TestNobodyHangsAndNobodyOverlaps(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		const managers, callers, rounds, keys = 3, 12, 25, 4
+		var inside [keys]atomic.Int32
+		var last [keys]atomic.Int64
+		var wg sync.WaitGroup
+		for range managers {
+			m := newManager(t, client)
+			for c := range callers {
+				wg.Go(func() {
+					for i := range rounds {
+						k := (c + i) % keys
+						l := m.Lock(ctx, fmt.Sprint("key", k), time.Minute)
+						r := l.Wait()
+						if r.Err != nil {
+							t.Error(r.Err)
+							return
+						}
+						if inside[k].Add(1) != 1 {
+							t.Error("two holders at once")
+						}
+						if last[k].Swap(r.Token) >= r.Token {
+							t.Error("token does not rise")
+						}
+						inside[k].Add(-1)
+						if err := l.Unlock(); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+		}
+		wg.Wait()
+		requireClean(t, client)
+	})
+}
+
+func TestTryLockNeverWaits(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		l, err := m.TryLock(ctx, "key", time.Minute)
+		require.NoError(t, err)
+		for range 3 { // by plain commands first, then by the script
+			_, err = m.TryLock(ctx, "key", time.Minute)
+			require.ErrorIs(t, err, redislock.ErrNotAcquired)
+			var typed *redislock.Error
+			require.ErrorAs(t, err, &typed)
+			require.Equal(t, "trylock", typed.Op)
+			require.Equal(t, "key", typed.Key)
+		}
+		require.NoError(t, l.Unlock())
+		l, err = m.TryLock(ctx, "key", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, l.Unlock())
+		requireClean(t, client)
+	})
+}
+
+// A key that became free without a release goes to the first in line, not to
+// one who tries.
+func TestTryLockDoesNotJumpTheLine(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+		require.NoError(t, client.Set(ctx, "key", "foreign", time.Minute).Err())
+		l := m.Lock(ctx, "key", time.Minute)
+		awaitWaiters(t, client, "key", 1)
+		require.NoError(t, client.Del(ctx, "key").Err())
+		_, err := m.TryLock(ctx, "key", time.Minute)
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		require.True(t, soon(t, l).OK())
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestCancelledWaiterLeavesTheLineAtOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		holder := acquire(t, m, "key", time.Minute)
+		reason := errors.New("the reason")
+		cancelled, cancel := context.WithCancelCause(ctx)
+		waiter := m.Lock(cancelled, "key", time.Minute)
+		behind := m.Lock(ctx, "key", time.Minute)
+		awaitWaiters(t, client, "key", 2)
+		cancel(reason)
+		r := soon(t, waiter)
+		require.ErrorIs(t, r.Err, context.Canceled)
+		require.ErrorIs(t, r.Err, reason)
+		require.Zero(t, r.Token)
+		require.ErrorIs(t, waiter.Err(), context.Canceled)
+		require.True(t, closed(waiter.Done()))
+		require.ErrorIs(t, waiter.Unlock(), redislock.ErrNotHeld)
+		require.Equal(t, 1, waiters(t, client, "key"), "Unlock returned before the waiter had left")
+
+		require.NoError(t, holder.Unlock())
+		require.True(t, soon(t, behind).OK())
+		require.NoError(t, behind.Unlock())
+		requireClean(t, client)
+	})
+}
+
+func TestDeadlineOfAWaiterIsReportedAsSuch(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		holder := acquire(t, m, "key", time.Minute)
+		short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		r := soon(t, m.Lock(short, "key", time.Minute))
+		require.ErrorIs(t, r.Err, context.DeadlineExceeded)
+		require.NotErrorIs(t, r.Err, context.Canceled)
+		require.GreaterOrEqual(t, r.Waited, 15*time.Millisecond)
+		require.NoError(t, holder.Unlock())
+		requireClean(t, client)
+	})
+}
+
+func TestContextThatHasEndedSendsNothing(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	defer client.Close()
+	m := newManager(t, client)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	l := m.Lock(ended, "key", time.Minute)
+	require.ErrorIs(t, l.Wait().Err, context.Canceled)
+	require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+	_, err := m.TryLock(ended, "key", time.Minute)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A grant that crosses with a cancellation is given on: whatever the order in
+// which they meet, the line moves and nothing stays behind.
+func TestGrantThatCrossesACancellationIsGivenOn(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m, m2 := newManager(t, client), newManager(t, client)
+		won := 0
+		for i := range 300 {
+			holder := acquire(t, m, "key", time.Minute)
+			cancellable, cancel := context.WithCancel(ctx)
+			crossing := m2.Lock(cancellable, "key", time.Minute)
+			awaitWaiters(t, client, "key", 1)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for range i * 20 { // a little later each time
+					_ = i
+				}
+				cancel()
+			})
+			wg.Go(func() {
+				if err := holder.Unlock(); err != nil {
+					t.Error(err)
+				}
+			})
+			wg.Wait()
+			if r := soon(t, crossing); r.OK() {
+				won++
+				require.NoError(t, crossing.Unlock())
+			}
+			last := acquire(t, m, "key", time.Minute)
+			require.Less(t, last.Wait().Waited, 10*time.Second)
+			require.NoError(t, last.Unlock())
+		}
+		t.Logf("granted %d times, cancelled %d times", won, 300-won)
+		requireClean(t, client)
+	})
+}
+
+func TestUnlockIsRightInEveryCase(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+
+		t.Run("twice", func(t *testing.T) {
+			l := acquire(t, m, "key", time.Minute)
+			require.NoError(t, l.Unlock())
+			require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		})
+		t.Run("without Wait", func(t *testing.T) {
+			for range 200 {
+				l := m.Lock(ctx, "key", time.Minute)
+				require.NoError(t, l.Unlock())
+				if r := l.Wait(); r.Err != nil {
+					require.ErrorIs(t, r.Err, redislock.ErrReleased)
+				}
+			}
+			require.Zero(t, client.Exists(ctx, "key").Val())
+		})
+		t.Run("still waiting", func(t *testing.T) {
+			holder := acquire(t, m, "key", time.Minute)
+			l := m.Lock(ctx, "key", time.Minute)
+			awaitWaiters(t, client, "key", 1)
+			require.NoError(t, l.Unlock())
+			require.Zero(t, waiters(t, client, "key"))
+			require.ErrorIs(t, soon(t, l).Err, redislock.ErrReleased)
+			require.NoError(t, holder.Unlock())
+		})
+		t.Run("never acquired", func(t *testing.T) {
+			l := m.Lock(ctx, "", time.Minute)
+			require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		})
+		t.Run("from many goroutines", func(t *testing.T) {
+			l := acquire(t, m, "key", time.Minute)
+			var released atomic.Int32
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if err := l.Unlock(); err == nil {
+						released.Add(1)
+					} else if !errors.Is(err, redislock.ErrNotHeld) {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			require.EqualValues(t, 1, released.Load())
+		})
+		t.Run("taken away", func(t *testing.T) {
+			l := acquire(t, m, "key", time.Minute)
+			require.NoError(t, client.Set(ctx, "key", "foreign", time.Minute).Err())
+			err := l.Unlock()
+			require.ErrorIs(t, err, redislock.ErrNotHeld)
+			require.ErrorIs(t, err, redislock.ErrLost)
+			require.Equal(t, "foreign", client.Get(ctx, "key").Val())
+			require.NoError(t, client.Del(ctx, "key").Err())
+		})
+		requireClean(t, client)
+	})
+}
+
+func TestMaxQueueRefusesTheNewest(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client, redislock.WithMaxQueue(2))
+		holder := acquire(t, m, "key", time.Minute)
+		a := m.Lock(ctx, "key", time.Minute)
+		b := m.Lock(ctx, "key", time.Minute)
+		c := m.Lock(ctx, "key", time.Minute)
+		require.ErrorIs(t, soon(t, c).Err, redislock.ErrQueueFull)
+		other := acquire(t, m, "other", time.Minute) // the limit is by key
+		require.NoError(t, other.Unlock())
+		require.NoError(t, holder.Unlock())
+		require.True(t, soon(t, a).OK())
+		d := m.Lock(ctx, "key", time.Minute) // a place is free again
+		require.NoError(t, a.Unlock())
+		require.True(t, soon(t, b).OK())
+		require.NoError(t, b.Unlock())
+		require.True(t, soon(t, d).OK())
+		require.NoError(t, d.Unlock())
+		requireClean(t, client)
+	})
+}
+
+func TestDoHoldsTheLockWhileTheFunctionRuns(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		failure := errors.New("failure")
+		err := m.Do(ctx, "key", time.Minute, func(ctx context.Context) error {
+			require.NoError(t, ctx.Err())
+			require.EqualValues(t, 1, client.Exists(ctx, "key").Val())
+			return failure
+		})
+		require.ErrorIs(t, err, failure)
+		require.Zero(t, client.Exists(ctx, "key").Val())
+		require.NoError(t, m.Do(ctx, "key", time.Minute, func(context.Context) error { return nil }))
+
+		holder := acquire(t, m, "key", time.Minute)
+		short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer cancel()
+		err = m.Do(short, "key", time.Minute, func(context.Context) error {
+			t.Error("ran without the lock")
+			return nil
+		})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, holder.Unlock())
+
+		require.Panics(t, func() {
+			_ = m.Do(ctx, "key", time.Minute, func(context.Context) error { panic("in the function") })
+		})
+		requireClean(t, client)
+	})
+}
+
+func TestDoCancelsItsFunctionWhenTheLockIsLost(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		err := m.Do(ctx, "key", 50*time.Millisecond, func(ctx context.Context) error {
+			<-ctx.Done()
+			require.ErrorIs(t, context.Cause(ctx), redislock.ErrLost)
+			return nil
+		})
+		require.ErrorIs(t, err, redislock.ErrLost)
+	})
+}
+
+func TestCloseFailsTheWaitersAndLeavesTheHolders(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m, other := newManager(t, client), newManager(t, client)
+		holder := acquire(t, m, "key", time.Minute)
+		var waiting []*redislock.Lock
+		for range 10 {
+			waiting = append(waiting, m.Lock(ctx, "key", time.Minute))
+		}
+		awaitWaiters(t, client, "key", 10)
+		behind := other.Lock(ctx, "key", time.Minute)
+		awaitWaiters(t, client, "key", 11)
+
+		require.NoError(t, m.Close())
+		for _, l := range waiting {
+			require.ErrorIs(t, soon(t, l).Err, redislock.ErrClosed)
+			require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		}
+		require.Equal(t, 1, waiters(t, client, "key"), "Close returned before its waiters had left")
+		require.ErrorIs(t, m.Lock(ctx, "key", time.Minute).Wait().Err, redislock.ErrClosed)
+		_, err := m.TryLock(ctx, "key", time.Minute)
+		require.ErrorIs(t, err, redislock.ErrClosed)
+		require.ErrorIs(t, m.Do(ctx, "key", time.Minute, func(context.Context) error { return nil }), redislock.ErrClosed)
+		require.NoError(t, m.Close(), "closing twice is harmless")
+
+		require.NoError(t, holder.Err(), "the holder still holds")
+		require.ErrorIs(t, holder.Extend(ctx, time.Minute), redislock.ErrClosed)
+		require.NoError(t, holder.Unlock())
+		require.True(t, soon(t, behind).OK())
+		require.NoError(t, behind.Unlock())
+		requireClean(t, client)
+	})
+}
+
+func TestCloseAmidActivity(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		for range 20 {
+			m := newManager(t, client)
+			var wg sync.WaitGroup
+			for i := range 20 {
+				wg.Go(func() {
+					for {
+						l := m.Lock(ctx, fmt.Sprint("key", i%3), time.Minute, redislock.WithAutoRenew(time.Hour))
+						r := l.Wait()
+						_ = l.Unlock()
+						if r.Err != nil {
+							if !errors.Is(r.Err, redislock.ErrClosed) {
+								t.Error(r.Err)
+							}
+							return
+						}
+					}
+				})
+			}
+			time.Sleep(2 * time.Millisecond)
+			require.NoError(t, m.Close())
+			wg.Wait()
+			requireNoGoroutines(t)
+			requireClean(t, client)
+		}
+	})
+}
+
+func TestBadArgumentsAreNamedAndNothingIsSent(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // nobody listens
+	defer client.Close()
+
+	bad := func(err error, word string) {
+		t.Helper()
+		require.ErrorIs(t, err, redislock.ErrInvalidArgument)
+		var typed *redislock.Error
+		require.ErrorAs(t, err, &typed)
+		require.Contains(t, err.Error(), word)
+	}
+	build := func(client redis.UniversalClient, opts ...redislock.Option) error {
+		m, err := redislock.NewLockManager(client, opts...)
+		require.Nil(t, m)
+		return err
+	}
+	bad(build(nil), "client is nil")
+	bad(build((*redis.Client)(nil)), "client is nil")
+	bad(build(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})), "ClusterClient")
+	bad(build(redis.NewRing(&redis.RingOptions{})), "Ring")
+	bad(build(client, nil), "option is nil")
+	bad(build(client, redislock.WithLogger(nil)), "logger is nil")
+	bad(build(client, redislock.WithMaxQueue(-1)), "max queue is -1")
+	bad(build(client, redislock.WithKeyspaceEvents(99)), "keyspace events mode is 99")
+	bad(build(client, redislock.WithPrefix("redislock:")), "redislock:")
+
+	m := newManager(t, client)
+	call := func(ctx context.Context, key string, ttl time.Duration, opts ...redislock.LockOption) error {
+		t.Helper()
+		l := m.Lock(ctx, key, ttl, opts...)
+		err := l.Wait().Err
+		require.Equal(t, err, l.Err())
+		require.True(t, closed(l.Done()))
+		require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		require.ErrorIs(t, l.Extend(context.Background(), time.Second), redislock.ErrNotHeld)
+		_, tried := m.TryLock(ctx, key, ttl, opts...)
+		require.ErrorIs(t, tried, redislock.ErrInvalidArgument)
+		done := m.Do(ctx, key, ttl, func(context.Context) error { panic("ran") }, opts...)
+		require.ErrorIs(t, done, redislock.ErrInvalidArgument)
+		return err
+	}
+	bad(call(nil, "key", time.Second), "context is nil") //nolint:staticcheck // the point of it
+	bad(call(ctx, "", time.Second), "key is empty")
+	bad(call(ctx, "redislock:queue:{a}", time.Second), "redislock:")
+	for _, ttl := range []time.Duration{0, -1, 1, time.Millisecond - 1, math.MinInt64} {
+		bad(call(ctx, "key", ttl), "ttl is")
+	}
+	bad(call(ctx, "key", math.MaxInt64), "100 years")
+	bad(call(ctx, "key", time.Second, nil), "option is nil")
+	bad(call(ctx, "key", time.Second, redislock.WithValue("")), "owner value is empty")
+	bad(call(ctx, "key", time.Second, redislock.WithAutoRenew(0)), "max hold is 0s")
+	bad(call(ctx, "key", time.Second, redislock.WithAutoRenew(-time.Second)), "max hold is -1s")
+	bad(call(ctx, "key", time.Minute, redislock.WithAutoRenew(time.Second)), "max hold 1s is below the ttl 1m0s")
+	bad(m.Do(ctx, "key", time.Second, nil), "function is nil")
+}
+
+// bsm/redislock compares a prefix: there the token "worker-1" takes over the
+// lock of "worker-10".
+func TestOwnerValueThatBeginsAlikeIsAnother(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m, m2 := newManager(t, client), newManager(t, client)
+		l := acquire(t, m, "key", time.Minute, redislock.WithValue("worker-10"))
+		require.Equal(t, "worker-10", client.Get(ctx, "key").Val())
+		_, err := m2.TryLock(ctx, "key", time.Minute, redislock.WithValue("worker-1"))
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		_, err = m2.TryLock(ctx, "key", time.Minute, redislock.WithValue("worker-1"))
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestOwnerValueOfALiveLockIsRefused(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		l := acquire(t, m, "key", time.Minute, redislock.WithValue("worker"))
+		r := soon(t, m.Lock(ctx, "key", time.Minute, redislock.WithValue("worker")))
+		require.ErrorIs(t, r.Err, redislock.ErrInvalidArgument)
+		require.NoError(t, l.Unlock())
+		l = acquire(t, m, "key", time.Minute, redislock.WithValue("worker"))
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestKeysAndValuesMayHoldAnyByte(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m, m2 := newManager(t, client), newManager(t, client)
+		odd := []string{" ", ":", "a:b:c:d", "{", "}", "{}", "}{a}", "\x00\xff\n\r\n", "1 2 3", "%d%s%%", "ключ"}
+		for i, key := range odd {
+			value := odd[len(odd)-1-i]
+			holder := acquire(t, m, key, time.Minute, redislock.WithValue("holder"))
+			next := m2.Lock(ctx, key, time.Minute, redislock.WithValue(value))
+			awaitWaiters(t, client, key, 1)
+			require.NoError(t, holder.Unlock(), "%q", key)
+			require.True(t, soon(t, next).OK(), "%q", key)
+			require.Equal(t, value, client.Get(ctx, key).Val())
+			require.NoError(t, next.Unlock(), "%q", key)
+		}
+		requireClean(t, client)
+	})
+}
+
+func TestKeyOfAnotherTypeIsAnErrorNotAWait(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		require.NoError(t, client.RPush(ctx, "key", "a list").Err())
+		r := soon(t, m.Lock(ctx, "key", time.Minute))
+		require.Error(t, r.Err)
+		require.Contains(t, r.Err.Error(), "WRONGTYPE")
+		var answer redis.Error
+		require.ErrorAs(t, r.Err, &answer)
+		require.EqualValues(t, 1, client.LLen(ctx, "key").Val())
+	})
+}
+
+func TestUnreachableRedisIsAnErrorOfItsOwn(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", DialTimeout: time.Second, DialerRetries: 1})
+	defer client.Close()
+	m := newManager(t, client)
+	r := soon(t, m.Lock(ctx, "key", time.Minute))
+	require.Error(t, r.Err)
+	var dial interface{ Timeout() bool }
+	require.ErrorAs(t, r.Err, &dial)
+	for _, sentinel := range []error{redislock.ErrNotAcquired, redislock.ErrLost, redislock.ErrClosed, context.Canceled} {
+		require.NotErrorIs(t, r.Err, sentinel)
+	}
+}
+
+func TestBothProtocols(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		for _, protocol := range []int{2, 3} {
+			options := *client.Options()
+			options.Protocol = protocol
+			c := redis.NewClient(&options)
+			t.Cleanup(func() { c.Close() })
+			m, m2 := newManager(t, c), newManager(t, c)
+			var last int64
+			for range 3 {
+				first := acquire(t, m, "key", time.Minute)
+				second := m2.Lock(ctx, "key", time.Minute)
+				awaitWaiters(t, client, "key", 1)
+				require.NoError(t, first.Extend(ctx, 2*time.Minute))
+				require.NoError(t, first.Unlock())
+				r := soon(t, second)
+				require.NoError(t, r.Err)
+				require.Greater(t, first.Token(), last)
+				require.Greater(t, r.Token, first.Token())
+				last = r.Token
+				require.NoError(t, second.Unlock())
+			}
+		}
+	})
+}
