@@ -87,4 +87,3 @@ func FuzzKeys(f *testing.F) {
 		}
 	})
 }
-

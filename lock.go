@@ -65,7 +65,7 @@ type Lock struct {
 	stopCtx    func() bool
 
 	cleaned  chan struct{} // made by Unlock: closed by forget
-	cleanErr error         // what came of the release
+	cleanErr error         // what came of the release; not changed after that
 
 	renewAt  time.Time // when the next renewal is due
 	renewEnd time.Time // when the longest hold is over
@@ -144,28 +144,34 @@ func (l *Lock) Err() error {
 // Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
 // a release has to go through also when the caller's context has ended. If Redis
 // cannot be reached it returns what the network said, and the lease ends by
-// itself.
+// itself. It does not wait where the caller has nothing to lose by it: a lock
+// that was lost or has failed is cleaned up after behind his back.
 func (l *Lock) Unlock() error {
+	if err := l.unlock(); err != nil {
+		return &Error{"unlock", l.key, err}
+	}
+	return nil
+}
+
+func (l *Lock) unlock() error {
 	m := l.manager
 	m.mu.Lock()
-	now := time.Now()
-	l.checkLease(now)
+	l.checkLease(time.Now())
 	var err error
+	cleaned := make(chan struct{})
 	switch l.state {
 	case waiting:
+		l.cleaned = cleaned
 		m.abandon(l, ErrReleased)
 	case held:
+		l.cleaned = cleaned
 		m.end(l)
 	case lost:
 		err = causes{ErrNotHeld, l.err}
 		m.end(l)
-	case leaving, gone:
+	default:
 		err = ErrNotHeld
 	}
-	if l.state != gone && l.cleaned == nil {
-		l.cleaned = make(chan struct{})
-	}
-	state, cleaned := l.state, l.cleaned
 	var b *batch
 	if m.closed && len(m.send.pending) > 0 {
 		b = m.takeBatch() // nobody else sends any more
@@ -173,25 +179,17 @@ func (l *Lock) Unlock() error {
 	m.exit()
 
 	m.sendAll(b)
-	if state != gone {
-		timeout := time.NewTimer(l.ttl)
-		defer timeout.Stop()
-		select {
-		case <-cleaned:
-		case <-timeout.C:
-		}
-	}
-	if err == nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if err = l.cleanErr; err == nil && l.state != gone {
-			err = causes{errNoAnswer, context.DeadlineExceeded}
-		}
-	}
 	if err != nil {
-		return &Error{"unlock", l.key, err}
+		return err
 	}
-	return nil
+	timeout := time.NewTimer(l.ttl)
+	defer timeout.Stop()
+	select {
+	case <-cleaned:
+		return l.cleanErr
+	case <-timeout.C:
+		return causes{errNoAnswer, context.DeadlineExceeded}
+	}
 }
 
 // Extend prolongs the lease to end ttl from now. A lease that ends later already

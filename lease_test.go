@@ -1,0 +1,386 @@
+package redislock_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+)
+
+// A bubble is a Redis, a client and a manager in fake time. Sleeping costs
+// nothing, and synctest.Wait returns when all that can happen now has happened.
+type bubble struct {
+	server  *miniredis.Miniredis
+	client  *redis.Client
+	manager *redislock.LockManager
+	frozen  atomic.Bool // nothing gets through any more, in either direction
+}
+
+// inBubble runs a test in a bubble.
+func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{server: miniredis.NewMiniRedis()}
+		b.server.ClockTTL(true)
+		b.client = redis.NewClient(&redis.Options{
+			Addr: "127.0.0.1:1", // an address, so that nothing is looked up
+			Dialer: func(context.Context, string, string) (net.Conn, error) {
+				conn, err := b.server.Dial()
+				if err != nil {
+					return nil, err
+				}
+				return newBubbleConn(conn, b), nil
+			},
+		})
+		m, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		b.manager = m
+		test(t, b)
+		b.frozen.Store(false)
+		require.NoError(t, m.Close())
+		require.NoError(t, b.client.Close())
+		b.server.Close()
+	})
+}
+
+// bubbleConn swallows what is written to a frozen server. And it has a buffer,
+// as sockets have and net.Pipe has not: a client that writes a long pipeline
+// does not read, and a server that answers meanwhile must not wait for it.
+type bubbleConn struct {
+	net.Conn
+	bubble  *bubble
+	written chan []byte
+	closed  sync.Once
+}
+
+func newBubbleConn(conn net.Conn, b *bubble) *bubbleConn {
+	c := &bubbleConn{Conn: conn, bubble: b, written: make(chan []byte, 1000)}
+	go func() {
+		for p := range c.written {
+			_, _ = conn.Write(p)
+		}
+	}()
+	return c
+}
+
+func (c *bubbleConn) Write(p []byte) (int, error) {
+	if !c.bubble.frozen.Load() {
+		c.written <- bytes.Clone(p)
+	}
+	return len(p), nil
+}
+
+func (c *bubbleConn) Close() error {
+	c.closed.Do(func() { close(c.written) })
+	return c.Conn.Close()
+}
+
+func TestLeaseIsValidForTheTTLLessDrift(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		before := time.Now()
+		l := acquire(t, b.manager, "key", 30*time.Second)
+		require.Equal(t, before.Add(30*time.Second-300*time.Millisecond), l.ValidUntil())
+		require.Equal(t, l.ValidUntil(), l.Wait().ValidUntil)
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestLossIsSignalledByValidUntil(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 31*time.Second)
+		<-l.Done()
+		require.False(t, time.Now().After(l.ValidUntil()), "the signal came after ValidUntil")
+		require.WithinDuration(t, l.ValidUntil(), time.Now(), 10*time.Millisecond)
+		require.ErrorIs(t, l.Err(), redislock.ErrLost)
+		err := l.Unlock()
+		require.ErrorIs(t, err, redislock.ErrNotHeld)
+		require.ErrorIs(t, err, redislock.ErrLost)
+		synctest.Wait()
+		require.False(t, b.server.Exists("key"), "Unlock of a lost lock still cleans up")
+	})
+}
+
+// Nobody has to listen for a loss to be noticed.
+func TestLossIsNoticedByWhoeverAsks(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", time.Second)
+		time.Sleep(2 * time.Second)
+		require.ErrorIs(t, l.Extend(ctx, time.Second), redislock.ErrLost)
+		require.ErrorIs(t, l.Err(), redislock.ErrLost)
+		require.True(t, closed(l.Done()))
+
+		l = acquire(t, b.manager, "key", time.Second)
+		time.Sleep(2 * time.Second)
+		require.ErrorIs(t, l.Unlock(), redislock.ErrLost)
+	})
+}
+
+func TestExtendMovesTheLeaseOn(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 10*time.Second)
+		done := l.Done()
+		time.Sleep(9 * time.Second)
+		before := time.Now()
+		require.NoError(t, l.Extend(ctx, 20*time.Second))
+		require.Equal(t, before.Add(20*time.Second-200*time.Millisecond), l.ValidUntil())
+		require.Equal(t, 20*time.Second, b.server.TTL("key"))
+		time.Sleep(19 * time.Second)
+		require.False(t, closed(done))
+		<-done
+		require.False(t, time.Now().After(l.ValidUntil()))
+	})
+}
+
+// An extension that arrives late, after a longer one, takes nothing away.
+func TestExtendNeverShortens(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", time.Minute)
+		until := l.ValidUntil()
+		require.NoError(t, l.Extend(ctx, time.Second))
+		require.Equal(t, time.Minute, b.server.TTL("key"))
+		require.Equal(t, until, l.ValidUntil())
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func TestExtendOfALockTakenAwayTellsTheLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", time.Minute)
+		require.NoError(t, b.server.Set("key", "foreign"))
+		err := l.Extend(ctx, time.Hour)
+		require.ErrorIs(t, err, redislock.ErrNotHeld)
+		require.ErrorIs(t, err, redislock.ErrLost)
+		require.True(t, closed(l.Done()))
+		require.Zero(t, b.server.TTL("key"), "another's lock was extended")
+		got, _ := b.server.Get("key")
+		require.Equal(t, "foreign", got)
+	})
+}
+
+func TestExtendArguments(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", time.Minute)
+		require.ErrorIs(t, l.Extend(ctx, 0), redislock.ErrInvalidArgument)
+		require.ErrorIs(t, l.Extend(nil, time.Second), redislock.ErrInvalidArgument) //nolint:staticcheck // the point of it
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		require.ErrorIs(t, l.Extend(ended, time.Second), context.Canceled)
+		require.NoError(t, l.Unlock())
+		require.ErrorIs(t, l.Extend(ctx, time.Second), redislock.ErrNotHeld)
+	})
+}
+
+func TestAutoRenewHoldsForAsLongAsItMay(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		start := time.Now()
+		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Minute))
+		for range 55 {
+			time.Sleep(time.Second)
+			require.NoError(t, l.Err())
+			got, _ := b.server.Get("key")
+			require.Equal(t, l.Value(), got)
+		}
+		<-l.Done()
+		require.WithinDuration(t, start.Add(time.Minute), time.Now(), 100*time.Millisecond)
+		require.ErrorIs(t, l.Err(), redislock.ErrLost)
+		require.Contains(t, l.Err().Error(), "longest hold")
+		time.Sleep(100 * time.Millisecond)
+		require.False(t, b.server.Exists("key"), "held beyond the longest hold")
+	})
+}
+
+func TestAutoRenewEndsWithTheRelease(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, l.Unlock())
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", time.Minute)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, 30*time.Second, b.server.TTL("key"))
+	})
+}
+
+func TestAutoRenewNoticesThatTheKeyIsGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 30*time.Second, redislock.WithAutoRenew(time.Hour))
+		b.server.Del("key")
+		start := time.Now()
+		<-l.Done()
+		require.LessOrEqual(t, time.Since(start), 10*time.Second)
+		require.ErrorIs(t, l.Err(), redislock.ErrLost)
+		require.False(t, b.server.Exists("key"), "a renewal brought the key back")
+	})
+}
+
+// All renewals that are due go out in one pipeline.
+func TestRenewalsShareARoundTrip(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		for i := range 100 {
+			acquire(t, b.manager, fmt.Sprint("key", i), 30*time.Second, redislock.WithAutoRenew(time.Hour))
+		}
+		var pipelines atomic.Int32
+		b.client.AddHook(pipelineCounter{&pipelines})
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		require.LessOrEqual(t, pipelines.Load(), int32(4))
+		require.GreaterOrEqual(t, pipelines.Load(), int32(2))
+	})
+}
+
+type pipelineCounter struct{ n *atomic.Int32 }
+
+func (pipelineCounter) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (pipelineCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (c pipelineCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() == "evalsha" || cmds[0].Name() == "eval" { // not the client's own greeting
+			c.n.Add(1)
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// With Redis frozen and a renewal in flight, Done closes by the last confirmed
+// ValidUntil. node-redlock and rueidislock tell much later.
+func TestLossWhileARenewalIsInFlight(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
+		time.Sleep(5 * time.Second)
+		confirmed := l.ValidUntil()
+		b.frozen.Store(true)
+		<-l.Done()
+		require.Equal(t, confirmed, l.ValidUntil())
+		require.False(t, time.Now().After(confirmed))
+		require.ErrorIs(t, l.Err(), redislock.ErrLost)
+	})
+}
+
+// A lease that has run out before the reply is there is not returned as success
+// (node-redlock #369).
+func TestGrantThatComesTooLateIsNoSuccess(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		acquire(t, b.manager, "other", time.Minute) // the connection is up
+		var slow atomic.Bool
+		slow.Store(true)
+		b.client.AddHook(slowReplies{&slow, 2 * time.Second})
+
+		_, err := b.manager.TryLock(ctx, "key", time.Second)
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		r := b.manager.Lock(ctx, "key", time.Second).Wait()
+		require.ErrorIs(t, r.Err, redislock.ErrNotAcquired)
+
+		l := b.manager.Lock(ctx, "key", time.Second)
+		time.Sleep(3 * time.Second)
+		slow.Store(false)
+		r = l.Wait()
+		require.NoError(t, r.Err)
+		require.True(t, time.Now().Before(r.ValidUntil))
+		require.NoError(t, l.Unlock())
+		time.Sleep(time.Second)
+		require.False(t, b.server.Exists("key"))
+	})
+}
+
+type slowReplies struct {
+	on    *atomic.Bool
+	delay time.Duration
+}
+
+func (slowReplies) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (slowReplies) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (s slowReplies) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if s.on.Load() {
+			time.Sleep(s.delay)
+		}
+		return err
+	}
+}
+
+// Without any event or message, the key of a dead holder is taken over within
+// milliseconds of its expiry.
+func TestDeadHoldersLeaseIsTakenOverWhenItEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "a holder that died"))
+		b.server.SetTTL("key", 31*time.Second)
+		start := time.Now()
+		l := acquire31(t, b)
+		require.WithinDuration(t, start.Add(31*time.Second), time.Now(), 5*time.Millisecond)
+		require.NoError(t, l.Unlock())
+	})
+}
+
+func acquire31(t *testing.T, b *bubble) *redislock.Lock {
+	l := b.manager.Lock(ctx, "key", 40*time.Second)
+	require.NoError(t, l.Wait().Err)
+	return l
+}
+
+// bsm/redislock #74: a wait is not capped by the TTL.
+func TestWaitIsNotTiedToTheTTL(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", time.Hour)
+		waiter := b.manager.Lock(ctx, "key", time.Second)
+		time.Sleep(59 * time.Minute)
+		require.NoError(t, holder.Unlock())
+		r := waiter.Wait()
+		require.NoError(t, r.Err)
+		require.WithinDuration(t, time.Now().Add(time.Second), r.ValidUntil, 20*time.Millisecond)
+		require.NoError(t, waiter.Unlock())
+	})
+}
+
+// A holder with a short lease that was handed the lock by one with a long lease,
+// and died: those behind do not wait for the end of the long lease.
+func TestShortLeaseInALineOfLongOnes(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		holder := acquire(t, b.manager, "key", time.Hour)
+		short := b.manager.Lock(ctx, "key", time.Second)
+		synctest.Wait()
+		behind := other.Lock(ctx, "key", time.Hour)
+		time.Sleep(time.Minute)
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, short.Wait().Err) // and is never released
+		start := time.Now()
+		require.NoError(t, behind.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), 2*time.Second)
+		require.NoError(t, behind.Unlock())
+		require.NoError(t, other.Close())
+	})
+}
+
+// G11: one look per lease, however many wait.
+func TestParkedWaitersAreQuiet(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", 30*time.Second, redislock.WithAutoRenew(time.Hour))
+		var parked []*redislock.Lock
+		for range 500 {
+			parked = append(parked, b.manager.Lock(ctx, "key", 30*time.Second))
+		}
+		synctest.Wait()
+		before := b.server.CommandCount()
+		time.Sleep(10 * time.Minute)
+		// Commands inside scripts count too: ten in a look, three in a renewal.
+		looks, renewals, pings, times := 10*60/30, 10*60/10, 10*60/3, 10*60/10
+		require.LessOrEqual(t, b.server.CommandCount()-before, looks*11+renewals*4+pings+times)
+		require.NoError(t, holder.Unlock())
+		for _, l := range parked {
+			require.NoError(t, l.Wait().Err)
+			require.NoError(t, l.Unlock())
+		}
+	})
+}
