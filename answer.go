@@ -44,17 +44,19 @@ func (m *LockManager) complete(o *op, err error, now time.Time) {
 	case opClaim, opAcquire:
 		l, ln := o.lock, o.lock.line
 		l.inFlight = false
-		ln.acquiring--
-		ln.claiming = ln.claiming && ln.acquiring > 0
-		switch {
-		case l.state == leaving: // and nothing was done yet, for want of this answer
-			l.joined = l.joined || o.join
-			l.trace = l.joined || o.uncertain || !errors.Is(err, redis.Nil)
-			m.cleanUp(l)
-		case o.kind == opClaim:
+		if l.try {
+			ln.trying--
+		} else {
+			ln.acquiring--
+			ln.claiming = ln.claiming && ln.acquiring > 0
+		}
+		if o.kind == opClaim {
 			m.claimed(o, err, now)
-		default:
+		} else {
 			m.acquired(o, err, now)
+		}
+		if l.state == leaving && !l.inFlight && !l.releasing {
+			m.cleanUp(l) // which was waiting for this answer
 		}
 		if !m.closed {
 			m.tend(ln, o.look)
@@ -80,8 +82,9 @@ func (m *LockManager) tend(ln *line, looked bool) {
 func (m *LockManager) claimed(o *op, err error, now time.Time) {
 	l := o.lock
 	if err == nil {
+		o.uncertain = true // for whatever comes to pass from here on
 		token, ok := asInt(o.draw.Val())
-		if !ok || token <= o.floor {
+		if l.state == waiting && (!ok || token <= o.floor) {
 			// The fence was lost. The script draws a token that begins anew from
 			// the server's clock.
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
@@ -95,6 +98,9 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		m.taken(l, now)
 		return
 	}
+	if o.cmd.Err() == nil {
+		o.uncertain = true // the key was set, and no token drawn
+	}
 	m.failed(o, err)
 }
 
@@ -104,18 +110,30 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 	var r acquireReply
 	if err == nil {
 		r, err = decodeAcquire(o.cmd.Val())
+		o.uncertain = o.uncertain || err != nil
 	}
 	if err != nil {
+		if !isUnsettled(err) {
+			o.uncertain = true // a script stops where it fails
+		}
+		l.joined = l.joined || o.join && o.uncertain
 		m.failed(o, err)
 		return
 	}
 	m.send.clock.observe(o.sent, now, r.server)
+	if r.turn != 0 {
+		if x := m.tickets[r.turn]; x != nil {
+			m.confirm(x)
+		} else {
+			m.giveBack(l.key, r.holder)
+		}
+	}
 
 	if r.held {
 		if r.lease < 0 {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
 		}
-		lost := r.alone && l.joined
+		lost := r.alone && l.joined && !o.rejoin
 		m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
 		if lost && !m.closed {
 			m.rejoin(ln)
@@ -123,15 +141,12 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 		return
 	}
 
-	if x := m.tickets[r.turn]; x != nil {
-		m.confirm(x)
-	}
 	if !o.join {
 		l.trace = l.joined
 		m.taken(l, now)
 		return
 	}
-	again := l.joined && r.added
+	again := l.joined && r.added && !o.rejoin
 	l.joined = true
 	if l.state != waiting {
 		return // granted in the meantime
@@ -218,7 +233,11 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 		}
 	case l.stale < maxAttempts:
 		l.stale++
-		m.confirm(l)
+		if l.joined {
+			m.lookBy(ln, now, time.Duration(l.stale)*time.Millisecond)
+		} else {
+			m.confirm(l)
+		}
 	default:
 		m.abandon(l, causes{ErrNotAcquired, errLate})
 	}
@@ -258,7 +277,7 @@ func (m *LockManager) giveBack(key, value string) {
 	if m.named[[2]string{key, value}] != nil {
 		return // a later lock goes by the same value
 	}
-	m.log.Debug("redislock: giving back a grant that nobody waits for", "key", key, "value", masked(value))
+	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
 	k := keysOf(key)
 	m.submit(&op{kind: opRelease, lock: &Lock{
 		manager: m, key: key, keys: &k, value: value, state: leaving, heapAt: -1,
@@ -279,22 +298,23 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		if m.closed && m.closeErr == nil {
 			m.closeErr = err
 		}
-		m.log.Warn("redislock: release failed, the lease has to run out",
+		m.warn("release failed, the lease has to run out",
 			"key", l.key, "value", masked(l.value), "error", err)
 	case !r.released && l.token != 0 && errors.Is(l.err, ErrReleased) && !o.uncertain:
 		// Not so after an attempt whose answer was lost: that one may have
 		// released it.
 		l.cleanErr = causes{ErrNotHeld, ErrLost, errTakenAway}
-		m.log.Warn("redislock: lock was lost before it was released",
+		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	}
 	m.forget(l)
 
 	if r.handed {
 		next := m.tickets[r.seq]
-		if next == nil {
+		switch {
+		case next == nil:
 			m.giveBack(l.key, r.value)
-		} else {
+		case r.server >= next.asOf: // else it has had to join again since
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}
 	}
@@ -317,7 +337,7 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 	}
 	switch {
 	case err != nil:
-		m.log.Warn("redislock: extension failed", "key", l.key, "value", masked(l.value), "error", err)
+		m.warn("extension failed", "key", l.key, "value", masked(l.value), "error", err)
 	case lease < 0:
 		err = ErrNotHeld
 		if l.state == held {
@@ -334,9 +354,12 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 			err = causes{ErrNotHeld, l.err}
 		}
 	}
-	if o.answer != nil {
-		o.answer <- err
-	} else {
+	if o.answer == nil {
 		m.renewals.renewed(m, l, now)
+		return
+	}
+	select {
+	case o.answer <- err:
+	default: // rescued, and answered before
 	}
 }

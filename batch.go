@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,6 +49,7 @@ type op struct {
 
 	join   bool          // opAcquire: wait in the line
 	look   bool          // opAcquire: looks after the line, for all who wait here
+	rejoin bool          // opAcquire: part of a rejoin
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
 
@@ -72,18 +74,19 @@ func newCommand(args ...any) command {
 // manager's mutex.
 type sender struct {
 	pending  []*op
-	inFlight []time.Time // when each batch under way began
+	refused  []*op // by a Redis that is to be asked again after a while
+	inFlight []*batch
 	loaded   loaded
+	later    []func() // to be run once the mutex is free: logging
 
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
 	wakeup   bool      // a timer will call kick
 
-	clock      clock
-	floor      int64     // the fence is known to be above it
-	raised     time.Time // when that was learned
-	fenceKept  time.Time // when the fence's expiry was last put off
-	clockAsked time.Time // when the time was last asked for
+	clock     clock
+	floor     int64     // the fence is known to be above it
+	raised    time.Time // when that was learned
+	fenceKept time.Time // when the fence's expiry was last put off
 }
 
 // submit hands an op over to be sent once the caller, who holds m.mu, lets go of
@@ -92,10 +95,20 @@ func (m *LockManager) submit(o *op) {
 	m.send.pending = append(m.send.pending, o)
 }
 
-// exit unlocks m.mu and sees to it that what was submitted meanwhile is sent.
+// exit unlocks m.mu, sees to it that what was submitted meanwhile is sent, and
+// lets the user's log handler take the time that it needs.
 func (m *LockManager) exit() {
 	m.kick()
+	later := m.send.later
+	m.send.later = nil
 	m.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
+}
+
+func (m *LockManager) warn(text string, args ...any) {
+	m.send.later = append(m.send.later, func() { m.log.Warn("redislock: "+text, args...) })
 }
 
 // kick starts a flush where one is due. The caller holds m.mu.
@@ -111,8 +124,8 @@ func (m *LockManager) kick() {
 			return
 		}
 		counted := 0
-		for _, began := range s.inFlight {
-			if now.Sub(began) < stallAfter {
+		for _, b := range s.inFlight {
+			if now.Sub(b.began) < stallAfter {
 				counted++
 			}
 		}
@@ -144,9 +157,11 @@ type batch struct {
 	ops  []*op
 	cmds []redis.Cmder
 
-	began       time.Time
-	raise, time command
-	raiseTo     int64 // the fence, if not 0
+	began             time.Time
+	raise, keep, time command
+	raiseTo           int64 // the fence, if not 0
+
+	extends bool // has opExtends among its ops
 }
 
 // takeBatch makes a batch of all that is pending. The caller holds m.mu.
@@ -154,23 +169,29 @@ func (m *LockManager) takeBatch() *batch {
 	s := &m.send
 	b := &batch{ops: s.pending, began: time.Now()}
 	s.pending = nil
-	s.inFlight = append(s.inFlight, b.began)
+	s.inFlight = append(s.inFlight, b)
 	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+3)
 	for _, o := range b.ops {
-		o.sent, o.floor = b.began, s.floor
 		if o.kind == opClaim && b.raiseTo == 0 && b.began.Sub(s.raised) > fenceAge {
+			// XX: only the scripts, which know the time, begin a new fence.
 			b.raiseTo = s.clock.atLeast(b.began).Microseconds()
-			b.raise = newCommand("zadd", fenceKey, "gt", b.raiseTo, "t")
+			b.raise = newCommand("zadd", fenceKey, "xx", "gt", b.raiseTo, "t")
 			b.cmds = append(b.cmds, b.raise)
+		}
+		o.sent, o.floor = b.began, max(s.floor, b.raiseTo)
+		if o.kind == opExtend {
+			b.extends = true
 		}
 		b.cmds = o.appendCommands(b.cmds, m.id, &s.loaded)
 	}
-	if b.began.Sub(s.fenceKept) > fenceTTL/24 {
-		s.fenceKept = b.began
-		b.cmds = append(b.cmds, newCommand("pexpire", fenceKey, fenceTTL.Milliseconds()))
+	if b.extends {
+		time.AfterFunc(stallAfter, func() { m.rescue(b) })
 	}
-	if s.clock.known() && b.began.Sub(s.clock.received) > clockAge && b.began.Sub(s.clockAsked) > clockAge {
-		s.clockAsked = b.began
+	if b.began.Sub(s.fenceKept) > fenceTTL/24 {
+		b.keep = newCommand("pexpire", fenceKey, fenceTTL.Milliseconds())
+		b.cmds = append(b.cmds, b.keep)
+	}
+	if s.clock.known() && b.began.Sub(s.clock.received) > clockAge/2 {
 		b.time = newCommand("time")
 		b.cmds = append(b.cmds, b.time)
 	}
@@ -204,21 +225,33 @@ func (m *LockManager) sendAll(b *batch) {
 func (m *LockManager) exchange(b *batch) {
 	pipe := m.client.Pipeline()
 	_ = pipe.BatchProcess(context.Background(), b.cmds...)
-	_, _ = pipe.Exec(context.Background()) // each command has its own error
+	if _, err := pipe.Exec(context.Background()); err != nil {
+		// Each command has its own error, but for some that befall the whole.
+		for _, cmd := range b.cmds {
+			if c := cmd.(command); c.Err() == nil && c.Val() == nil {
+				c.SetErr(&batchError{err})
+			}
+		}
+	}
 }
+
+// batchError is why a batch as a whole was not carried out, as far as is known.
+type batchError struct{ error }
+
+func (e *batchError) Unwrap() error { return e.error }
 
 // completeBatch takes in the replies and returns the next batch, if there is one.
 func (m *LockManager) completeBatch(b *batch) *batch {
 	m.mu.Lock()
 	defer m.exit()
 	s := &m.send
-	for i, began := range s.inFlight {
-		if began == b.began {
-			s.inFlight = append(s.inFlight[:i], s.inFlight[i+1:]...)
-			break
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *batch) bool { return other == b })
+	now := time.Now()
+	if b.keep.Cmd != nil {
+		if kept, _ := asInt(b.keep.Val()); kept == 1 {
+			s.fenceKept = b.began
 		}
 	}
-	now := time.Now()
 	if b.time.Cmd != nil && b.time.Err() == nil {
 		if reply, err := decodeTime(b.time.Val()); err == nil {
 			s.clock.observe(b.began, now, reply)
@@ -238,21 +271,26 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 			again = append(again, o)
 			continue
 		case isUnsettled(err):
-			failed = true
+			answered := isAnswer(err)
+			failed = failed || !answered
 			o.attempts++
 			o.uncertain = o.uncertain || mayHaveArrived(err)
-			if m.tryAgain(o, err, now) {
-				again = append(again, o)
-				continue
+			if !m.tryAgain(o, err, now) {
+				break
 			}
+			if answered {
+				m.refuse(o)
+			} else {
+				again = append(again, o)
+			}
+			continue
 		}
 		m.complete(o, err, now)
 	}
 	if failed {
 		s.failures++
 		if s.failures > 1 {
-			backoff := min(10*time.Millisecond<<min(s.failures, 10), maxBackoff)
-			s.resumeAt = now.Add(backoff/2 + rand.N(backoff/2))
+			s.resumeAt = now.Add(backoff(s.failures))
 		}
 	} else {
 		s.failures, s.resumeAt = 0, time.Time{}
@@ -264,6 +302,43 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 		return nil
 	}
 	return m.takeBatch()
+}
+
+// refuse puts an op aside that Redis was not ready for. Others need not suffer:
+// what has no memory for a waiter has some for a release.
+func (m *LockManager) refuse(o *op) {
+	s := &m.send
+	s.refused = append(s.refused, o)
+	if len(s.refused) == 1 {
+		time.AfterFunc(backoff(o.attempts), func() {
+			m.mu.Lock()
+			defer m.exit()
+			s.pending = append(s.pending, s.refused...)
+			s.refused = nil
+		})
+	}
+}
+
+// backoff returns how long to wait after so many failures.
+func backoff(failures int) time.Duration {
+	d := min(10*time.Millisecond<<min(failures, 10), maxBackoff)
+	return d/2 + rand.N(d/2)
+}
+
+// rescue sends the extensions of a batch that has stalled again, over another
+// connection: the client's time-outs may be longer than the leases. Both answers
+// count; an extension may be run twice.
+func (m *LockManager) rescue(b *batch) {
+	m.mu.Lock()
+	defer m.exit()
+	if m.closed || !slices.Contains(m.send.inFlight, b) {
+		return
+	}
+	for _, o := range b.ops {
+		if o.kind == opExtend && o.lock.state == held {
+			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer})
+		}
+	}
 }
 
 // err returns what went wrong with the op's commands, redis.Nil included.
@@ -316,25 +391,29 @@ func isUnsettled(err error) bool {
 	if err == nil {
 		return false
 	}
-	var answer redis.Error
-	if !errors.As(err, &answer) {
+	if !isAnswer(err) {
 		return true
 	}
 	for _, prefix := range []string{
 		"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
 		"max number of clients",
 	} {
-		if redis.HasErrorPrefix(answer, prefix) {
+		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}
 	}
 	return false
 }
 
+// isAnswer tells errors that Redis answered from those of the way there.
+func isAnswer(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
+}
+
 // mayHaveArrived tells whether a request that failed so may have been run.
 func mayHaveArrived(err error) bool {
 	var dial *net.OpError
-	var answer redis.Error
-	return !errors.As(err, &answer) && !errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrClosed) &&
+	return !isAnswer(err) && !errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrClosed) &&
 		!(errors.As(err, &dial) && dial.Op == "dial")
 }

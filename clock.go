@@ -31,6 +31,11 @@ func (c *clock) observe(sent, received time.Time, server time.Duration) {
 
 func (c *clock) known() bool { return c.server != 0 }
 
+// fresh tells whether the reading is young enough to draw tokens by.
+func (c *clock) fresh(now time.Time) bool {
+	return c.known() && now.Sub(c.received) < clockAge
+}
+
 // atLeast returns what the server's clock shows now, or a little less.
 func (c *clock) atLeast(now time.Time) time.Duration {
 	age := now.Sub(c.received)

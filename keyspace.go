@@ -68,10 +68,11 @@ func (e *events) start() {
 // close ends listen and sync and waits for them.
 func (e *events) close() {
 	e.m.mu.Lock()
-	if e.pubsub != nil {
-		_ = e.pubsub.Close()
-	}
+	ps := e.pubsub
 	e.m.mu.Unlock()
+	if ps != nil {
+		_ = ps.Close() // which may have to wait for a dial
+	}
 	e.running.Wait()
 }
 
@@ -101,23 +102,22 @@ func (e *events) change(channel string, subscribe bool) {
 	if e.ready && !e.syncing && !e.m.closed {
 		e.syncing = true
 		e.running.Add(1)
-		go e.sync(e.pubsub)
+		go e.sync()
 	}
 }
 
-// sync carries out the changes of subscriptions on one connection. It ends when
-// there are none left or the connection fails, and is joined by close.
-func (e *events) sync(ps *redis.PubSub) {
+// sync carries out the changes of subscriptions. It ends when there are none left
+// or there is no connection, and is joined by close.
+func (e *events) sync() {
 	defer e.running.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
-	defer cancel()
 	for {
 		e.m.mu.Lock()
-		if len(e.changed) == 0 || ps != e.pubsub || e.m.closed {
+		if len(e.changed) == 0 || !e.ready || e.m.closed {
 			e.syncing = false
 			e.m.mu.Unlock()
 			return
 		}
+		ps := e.pubsub
 		var on, off []string
 		for channel, subscribe := range e.changed {
 			if subscribe {
@@ -136,6 +136,7 @@ func (e *events) sync(ps *redis.PubSub) {
 				e.note("keyspace events may be off", err)
 			}
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
 		var err error
 		if len(on) > 0 {
 			err = ps.Subscribe(ctx, on...)
@@ -143,6 +144,7 @@ func (e *events) sync(ps *redis.PubSub) {
 		if len(off) > 0 && err == nil {
 			err = ps.Unsubscribe(ctx, off...)
 		}
+		cancel()
 		if err != nil {
 			_ = ps.Close() // listen notices, and subscribes anew
 		}
@@ -176,8 +178,9 @@ func (e *events) listen() {
 		e.pubsub = ps
 		e.m.mu.Unlock()
 
-		ready, err := e.receive(ps)
-		if ready {
+		began := time.Now()
+		_, err := e.receive(ps)
+		if time.Since(began) > time.Second {
 			failures = 0
 		}
 		_ = ps.Close()
@@ -187,18 +190,18 @@ func (e *events) listen() {
 		closed := e.m.closed
 		if !closed {
 			if failures == 0 {
-				e.m.log.Info("redislock: subscription interrupted", "error", err)
+				e.m.warn("subscription interrupted", "error", err)
 			}
 			if !isUnsettled(err) {
 				e.m.refuseWaiters(err)
 			}
 		}
-		e.m.mu.Unlock()
+		e.m.exit()
 		if closed {
 			return
 		}
 		if failures > 0 {
-			e.pause(min(10*time.Millisecond<<min(failures, 10), maxBackoff))
+			e.pause(backoff(failures))
 		}
 	}
 }
@@ -285,6 +288,7 @@ func (e *events) subscribed() {
 	e.m.mu.Lock()
 	defer e.m.exit()
 	e.ready = true
+	clear(e.changed)
 	for channel := range e.watched {
 		e.change(channel, true)
 	}

@@ -42,17 +42,18 @@ type Lock struct {
 
 	// The rest is guarded by manager.mu.
 
-	state    state
-	try      bool          // TryLock: not to wait
-	inLine   bool          // in the line's list
-	inFlight bool          // an acquire for it is under way
-	trace    bool          // the key may hold its value, or the queue its member
-	joined   bool          // the queue may hold its member
-	doubt    bool          // granted, but for how long must be asked once the way is free
-	score    int64         // its place in the queue, once known
-	asOf     time.Duration // server's clock when it last was seen waiting
-	stale    int           // grants that came too late to be of use
-	failure  error         // the last failure to reach Redis
+	state     state
+	try       bool          // TryLock: not to wait
+	inLine    bool          // in the line's list
+	inFlight  bool          // an acquire for it is under way
+	releasing bool          // a release of it is under way
+	trace     bool          // the key may hold its value, or the queue its member
+	joined    bool          // the queue may hold its member
+	doubt     bool          // granted, but for how long must be asked once the way is free
+	score     int64         // its place in the queue, once known
+	asOf      time.Duration // server's clock when it last was seen waiting
+	stale     int           // grants that came too late to be of use
+	failure   error         // the last failure to reach Redis
 
 	prev, next *Lock // in the line
 
@@ -128,7 +129,7 @@ func (l *Lock) Done() <-chan struct{} {
 // ErrReleased, ErrLost (wrapping the cause), or the error of Wait.
 func (l *Lock) Err() error {
 	l.manager.mu.Lock()
-	defer l.manager.mu.Unlock()
+	defer l.manager.exit()
 	l.checkLease(time.Now())
 	return l.err
 }
@@ -221,13 +222,13 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 	l.checkLease(time.Now())
 	switch {
 	case l.state == lost:
-		defer m.mu.Unlock()
+		m.exit()
 		return causes{ErrNotHeld, l.err}
 	case l.state != held:
-		defer m.mu.Unlock()
+		m.exit()
 		return ErrNotHeld
 	case m.closed:
-		defer m.mu.Unlock()
+		m.exit()
 		return ErrClosed
 	}
 	answer := make(chan error, 1)
@@ -295,7 +296,8 @@ func (m *LockManager) lose(l *Lock, cause error) {
 	l.err = causes{ErrLost, cause}
 	m.renewals.remove(l)
 	l.finish()
-	m.log.Warn("redislock: lock lost", "key", l.key, "value", masked(l.value), "token", l.token, "cause", cause)
+	m.disown(l)
+	m.warn("lock lost", "key", l.key, "value", masked(l.value), "token", l.token, "cause", cause)
 }
 
 // forget moves a leaving lock to gone: nothing in Redis names it any more, or
@@ -303,12 +305,18 @@ func (m *LockManager) lose(l *Lock, cause error) {
 func (m *LockManager) forget(l *Lock) {
 	l.state = gone
 	l.trace, l.joined = false, false
-	delete(m.tickets, l.seq)
-	if l.options.value != "" {
-		delete(m.named, [2]string{l.key, l.value})
-	}
+	m.disown(l)
 	if l.cleaned != nil {
 		close(l.cleaned)
+	}
+}
+
+// disown has messages that name the lock no longer find it.
+func (m *LockManager) disown(l *Lock) {
+	delete(m.tickets, l.seq)
+	name := [2]string{l.key, l.value}
+	if m.named[name] == l {
+		delete(m.named, name)
 	}
 }
 
@@ -316,8 +324,9 @@ func (m *LockManager) forget(l *Lock) {
 // way has to be answered first.
 func (m *LockManager) cleanUp(l *Lock) {
 	switch {
-	case l.inFlight:
+	case l.inFlight, l.releasing:
 	case l.trace:
+		l.releasing = true
 		m.submit(&op{kind: opRelease, lock: l})
 	default:
 		m.forget(l)
@@ -372,7 +381,7 @@ func (l *Lock) watchLoss(now time.Time) {
 	}
 	l.lossTimer = time.AfterFunc(at.Sub(now), func() {
 		l.manager.mu.Lock()
-		defer l.manager.mu.Unlock()
+		defer l.manager.exit()
 		now := time.Now().Add(lossMargin(l.ttl))
 		if l.state == held && now.Before(l.validUntil) {
 			l.watchLoss(time.Now()) // extended in the meantime

@@ -25,7 +25,8 @@ type LockManager struct {
 	log    *slog.Logger
 	id     string // names this manager in queues and channels; no ":" in it
 
-	flushes sync.WaitGroup // goroutines that send
+	flushes   sync.WaitGroup // goroutines that send
+	closeDone chan struct{}  // closed when Close is done
 
 	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
 	closed   bool
@@ -33,6 +34,7 @@ type LockManager struct {
 	seq      uint64
 	lines    map[string]*line    // by the key in Redis
 	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
+	sweepAt  int                 // how many tickets call for a sweep
 	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
 	send     sender
 	events   events
@@ -46,11 +48,12 @@ type LockManager struct {
 // Nothing is sent, except with KeyspaceRequired.
 func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
 	m := &LockManager{
-		client:  client,
-		log:     slog.New(slog.DiscardHandler),
-		lines:   make(map[string]*line),
-		tickets: make(map[uint64]*Lock),
-		named:   make(map[[2]string]*Lock),
+		client:    client,
+		closeDone: make(chan struct{}),
+		log:       slog.New(slog.DiscardHandler),
+		lines:     make(map[string]*line),
+		tickets:   make(map[uint64]*Lock),
+		named:     make(map[[2]string]*Lock),
 	}
 	if err := m.setUp(opts); err != nil {
 		return nil, &Error{"new", "", err}
@@ -158,8 +161,10 @@ func (m *LockManager) Close() error {
 	m.mu.Lock()
 	if m.closed {
 		m.mu.Unlock()
+		<-m.closeDone
 		return nil
 	}
+	defer close(m.closeDone)
 	for _, ln := range m.lines {
 		for ln.first != nil {
 			m.abandon(ln.first, ErrClosed)
@@ -172,10 +177,12 @@ func (m *LockManager) Close() error {
 			ln.timer.Stop()
 		}
 	}
-	m.mu.Unlock()
+	m.exit()
 
 	m.flushes.Wait()
 	m.mu.Lock()
+	m.send.pending = append(m.send.pending, m.send.refused...)
+	m.send.refused = nil
 	var b *batch
 	if len(m.send.pending) > 0 {
 		b = m.takeBatch()
@@ -258,6 +265,9 @@ func (m *LockManager) admit(l *Lock) error {
 	}
 	if l.options.value != "" {
 		name := [2]string{l.key, l.value}
+		if other := m.named[name]; other != nil {
+			other.checkLease(l.began)
+		}
 		if m.named[name] != nil {
 			return invalid("owner value is in use by another lock on this key")
 		}

@@ -1,6 +1,9 @@
 package redislock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A line is this manager's part of the line for one key: the callers that wait
 // here, in the order in which they came. The line of all processes is the
@@ -10,8 +13,8 @@ import "time"
 //   - at most one batch of acquires of a line is under way, and newcomers are
 //     held back until it is answered, so that they join in the order in which
 //     they called;
-//   - a line with a waiter in the queue in Redis has lookAt set, or an acquire
-//     for one of its waiters under way: no wake-up can be lost for good;
+//   - a line with waiters has lookAt set, or an acquire for one of them under
+//     way: no wake-up can be lost for good;
 //   - a line is in manager.lines for as long as it has waiters or acquires
 //     under way, and for lineMemory after it was last found contended.
 type line struct {
@@ -21,7 +24,8 @@ type line struct {
 	length      int     // how many
 	unsent      []*Lock // those not yet sent to Redis; may hold some that have left
 
-	acquiring int  // acquires under way
+	acquiring int  // acquires under way, of those who wait here
+	trying    int  // and those of TryLock
 	claiming  bool // the one under way is a claim
 	lookAgain bool // something happened while a look was under way
 
@@ -45,6 +49,10 @@ const (
 
 	// unboundedLook is how often a key is looked after whose holder set no TTL.
 	unboundedLook = time.Second
+
+	// shortestLook bounds how often a line is looked after on account of short
+	// leases that may have been handed out in it.
+	shortestLook = 500 * time.Millisecond
 
 	// quiet is how long a line must stand still before its key's events are
 	// subscribed to. A line that moves needs none.
@@ -132,6 +140,7 @@ func (m *LockManager) pump(ln *line) {
 	}
 	if !m.events.ready {
 		m.events.start() // pumps all lines once grants can arrive
+		m.lookBy(ln, time.Now(), -1)
 		return
 	}
 	unsent := ln.unsent
@@ -144,11 +153,11 @@ func (m *LockManager) pump(ln *line) {
 }
 
 // claim tries for a key that is thought to be free: by plain commands, or by
-// the script while the server's clock is not known, which tokens start from.
+// the script while the server's clock, which tokens keep to, is not known well.
 // The caller holds m.mu.
 func (m *LockManager) claim(l *Lock) {
 	kind := opClaim
-	if !m.send.clock.known() {
+	if !m.send.clock.fresh(time.Now()) {
 		kind = opAcquire
 	}
 	m.sendAcquire(&op{kind: kind, lock: l})
@@ -157,12 +166,30 @@ func (m *LockManager) claim(l *Lock) {
 // sendAcquire sends an opClaim or opAcquire. The caller holds m.mu.
 func (m *LockManager) sendAcquire(o *op) {
 	l := o.lock
+	o.uncertain = l.trace // the key may hold its value from before
 	l.inFlight, l.trace = true, true
 	if o.join {
-		m.tickets[l.seq] = l
+		m.remember(l)
 	}
-	l.line.acquiring++
+	if l.try {
+		l.line.trying++
+	} else {
+		l.line.acquiring++
+	}
 	m.submit(o)
+}
+
+// remember notes a lock that may stand in a queue. Now and then it forgets those
+// whose lease has ended without anybody asking. The caller holds m.mu.
+func (m *LockManager) remember(l *Lock) {
+	m.tickets[l.seq] = l
+	if len(m.tickets) > m.sweepAt {
+		now := time.Now()
+		for _, l := range m.tickets {
+			l.checkLease(now)
+		}
+		m.sweepAt = 2*len(m.tickets) + 100
+	}
 }
 
 // look has Redis tell how the line stands, and takes the lock if it is free and
@@ -182,10 +209,10 @@ func (m *LockManager) look(ln *line) {
 // rejoin has all waiters of the line join again, each in its old place, after
 // the queue in Redis was found to have lost them. The caller holds m.mu.
 func (m *LockManager) rejoin(ln *line) {
-	m.log.Warn("redislock: line was lost in Redis, joining again", "key", ln.keys.lock, "waiters", ln.length)
+	m.warn("line was lost in Redis, joining again", "key", ln.keys.lock, "waiters", ln.length)
 	for l := ln.first; l != nil; l = l.next {
 		if l.joined && !l.inFlight {
-			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true})
+			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true, rejoin: true})
 		}
 	}
 }
@@ -201,7 +228,7 @@ func (m *LockManager) lookBy(ln *line, now time.Time, lease time.Duration) {
 		lease = unboundedLook
 	}
 	if ln.shortest > 0 {
-		lease = min(lease, ln.shortest)
+		lease = min(lease, max(ln.shortest, shortestLook))
 	}
 	at := now.Add(lease + time.Millisecond)
 	if ln.lookAt.IsZero() || at.Before(ln.lookAt) {
@@ -235,7 +262,7 @@ func (m *LockManager) tick(ln *line) {
 		return
 	}
 	now := time.Now()
-	if ln.joined() == nil {
+	if ln.length == 0 {
 		ln.lookAt, ln.watchAt = time.Time{}, time.Time{}
 		m.tidy(ln, now)
 		return
@@ -250,14 +277,30 @@ func (m *LockManager) tick(ln *line) {
 	}
 	if !ln.lookAt.IsZero() && !now.Before(ln.lookAt) {
 		ln.lookAt = time.Time{}
-		m.look(ln)
+		if ln.joined() == nil && !m.events.ready {
+			m.knock(ln)
+		} else {
+			m.look(ln)
+		}
 	}
 	m.setTimer(ln, now)
 }
 
+// knock tries for the lock on behalf of the first here, while there is no
+// subscription, without which nobody can wait in the queue. The caller holds
+// m.mu.
+func (m *LockManager) knock(ln *line) {
+	ln.unsent = slices.DeleteFunc(ln.unsent, func(l *Lock) bool { return l.state != waiting })
+	if ln.acquiring == 0 && len(ln.unsent) > 0 {
+		l := ln.unsent[0]
+		ln.unsent = ln.unsent[1:]
+		m.sendAcquire(&op{kind: opAcquire, lock: l})
+	}
+}
+
 // tidy drops a line that has nothing to do. The caller holds m.mu.
 func (m *LockManager) tidy(ln *line, now time.Time) {
-	if ln.length > 0 || ln.acquiring > 0 || m.lines[ln.keys.lock] != ln {
+	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || m.lines[ln.keys.lock] != ln {
 		return
 	}
 	if rest := ln.contended.Add(lineMemory).Sub(now); rest > 0 && !m.closed {

@@ -20,7 +20,7 @@ const renewShare = 3
 
 // add schedules the next renewal.
 func (r *renewals) add(m *LockManager, l *Lock, now time.Time) {
-	if m.closed {
+	if m.closed || l.heapAt >= 0 {
 		return
 	}
 	l.renewAt = now.Add(l.ttl / renewShare)

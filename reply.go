@@ -58,6 +58,7 @@ type releaseReply struct {
 
 	// The waiter of this manager who is the holder now.
 	handed bool
+	server time.Duration // the server's clock
 	seq    uint64
 	token  int64
 	value  string
@@ -72,9 +73,10 @@ func decodeRelease(v any) (r releaseReply, err error) {
 		r.released = true
 	case 3:
 		r.released, r.handed = true, true
-		r.seq = f.uint(1)
-		r.token = f.int(2)
-		r.value = f.string(3)
+		r.server = f.time(1)
+		r.seq = f.uint(3)
+		r.token = f.int(4)
+		r.value = f.string(5)
 	}
 	return r, err
 }

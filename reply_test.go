@@ -78,7 +78,7 @@ func TestReplyThatDoesNotFitIsAnError(t *testing.T) {
 		_, err := decodeAcquire(reply)
 		require.Error(t, err, "%v", reply)
 	}
-	for _, reply := range []any{nil, []any{}, []any{int64(3)}, []any{int64(3), "1", "2"}, []any{int64(3), "x", "2", "v"}} {
+	for _, reply := range []any{nil, []any{}, []any{int64(3)}, []any{int64(3), "1", "2"}, []any{int64(3), "1", "2", "x", "2", "v"}} {
 		_, err := decodeRelease(reply)
 		require.Error(t, err, "%v", reply)
 	}

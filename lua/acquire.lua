@@ -74,7 +74,7 @@ end
 
 -- Waiters look after the line once a lease at least, so this outlives it; when
 -- they are all gone the line goes too.
-local keep = math.max(lease, 0) + 60000
+local keep = math.min(math.max(lease, 0), 4e12) + 60000
 local shortest = tonumber(redis.call('GET', KEYS[4]) or ARGV[2])
 shortest = math.min(shortest, tonumber(ARGV[2]))
 redis.call('SET', KEYS[4], shortest, 'PX', keep)

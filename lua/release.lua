@@ -6,8 +6,8 @@
 -- Reply {0}: not the holder (any more); the waiter has left the line
 --       {1}: released and free
 --       {2}: released and handed to a waiter of another manager
---       {3, seq, token, value}: released and handed to this manager's waiter
---       `seq`, whose owner value is `value`
+--       {3, seconds, microseconds, seq, token, value}: released and handed to
+--       this manager's waiter `seq`, whose owner value is `value`
 --
 -- Invariants: only the owner's own value is ever removed. While a live waiter
 -- stands in the queue the lock key is never absent. Running it again is
@@ -16,7 +16,11 @@
 if ARGV[4] ~= '' then
   redis.call('ZREM', KEYS[2], ARGV[4])
 end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+local holder = redis.pcall('GET', KEYS[1])
+if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
+  return holder
+end
+if holder ~= ARGV[1] then
   return {0}
 end
 local next = handover(ARGV[2], ARGV[3])
@@ -25,6 +29,6 @@ if not next then
   return {1}
 end
 if next.own then
-  return {3, next.seq, next.token, next.value}
+  return {3, next.time[1], next.time[2], next.seq, next.token, next.value}
 end
 return {2}
