@@ -87,6 +87,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		if l.state == waiting && (!ok || token <= o.floor) {
 			// The fence was lost. The script draws a token that begins anew from
 			// the server's clock.
+			m.send.fenceKept = time.Time{}
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}

@@ -18,7 +18,9 @@ local function draw(time)
   -- Never below the server's clock, so that tokens rise even when the fence
   -- itself was lost. Numbers go to redis.call, never through tostring, which
   -- would round them.
-  redis.call('ZADD', KEYS[3], 'GT', time[1] * 1000000 + time[2], 't')
+  if redis.call('ZADD', KEYS[3], 'GT', time[1] * 1000000 + time[2], 't') == 1 then
+    redis.call('PEXPIRE', KEYS[3], 86400000) -- fenceTTL
+  end
   return redis.call('ZINCRBY', KEYS[3], 1, 't')
 end
 

@@ -1,0 +1,450 @@
+package redislock_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redistest"
+)
+
+// passOn has n waiters over the managers pass a lock on while the disturbance
+// goes on, and fails if any of them waits for longer than the bound.
+func passOn(t *testing.T, managers []*redislock.LockManager, n int, ttl, bound time.Duration, disturb func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				disturb()
+			}
+		}
+	}()
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			l := managers[i%len(managers)].Lock(ctx, "key", ttl)
+			if r := l.Wait(); r.Err != nil {
+				t.Errorf("waiter %d: %v", i, r.Err)
+			}
+			time.Sleep(2 * time.Millisecond) // holds for a moment, so that faults meet a line
+			_ = l.Unlock()
+		})
+	}
+	wg.Wait()
+	close(stop)
+	<-stopped
+}
+
+func managersOf(t *testing.T, client redis.UniversalClient, n int, opts ...redislock.Option) (all []*redislock.LockManager) {
+	for range n {
+		all = append(all, newManager(t, client, opts...))
+	}
+	return all
+}
+
+func TestNoWakeUpIsLostWithNotificationsOff(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	managers := managersOf(t, client, 4, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+	passOn(t, managers, 50, 2*time.Second, 20*time.Second, func() { time.Sleep(time.Millisecond) })
+	require.Equal(t, "", client.ConfigGet(ctx, "notify-keyspace-events").Val()["notify-keyspace-events"])
+	requireClean(t, client)
+}
+
+func TestNoWakeUpIsLostWhileSubscriptionsAreKilled(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	passOn(t, managersOf(t, client, 4), 50, time.Second, 40*time.Second, func() {
+		client.ClientKillByFilter(ctx, "TYPE", "pubsub")
+		time.Sleep(5 * time.Millisecond)
+	})
+	requireClean(t, client)
+}
+
+func TestNoWakeUpIsLostWhileConnectionsAreCut(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
+		proxy.Cut()
+		time.Sleep(15 * time.Millisecond)
+	})
+	requireClean(t, server.Client(nil))
+}
+
+func TestNoWakeUpIsLostWhileRepliesAre(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
+		proxy.LoseReplies.Store(true)
+		time.Sleep(50 * time.Millisecond)
+	})
+	requireClean(t, server.Client(nil))
+}
+
+func TestNoWakeUpIsLostWithScriptFlush(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	passOn(t, managersOf(t, client, 4), 50, time.Minute, 20*time.Second, func() {
+		client.ScriptFlush(ctx)
+		time.Sleep(time.Millisecond)
+	})
+	requireClean(t, client)
+}
+
+// The queue, the fence and the lock itself are lost: whoever waits still gets
+// the lock, once the one he waits for is released or its lease has ended.
+func TestNoWakeUpIsLostWithFlushAll(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	passOn(t, managersOf(t, client, 4), 50, time.Second, 40*time.Second, func() {
+		client.FlushAll(ctx)
+		time.Sleep(30 * time.Millisecond)
+	})
+	requireClean(t, client)
+}
+
+// Restarted empty, Redis knows of no line. The waiters join again, in their old
+// order. rueidislock's waiter hangs for ever after an outage of 1.5 s.
+func TestLineSurvivesARestartOfAnEmptyRedis(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	managers := managersOf(t, client, 3)
+	holder := acquire(t, managers[0], "key", 2*time.Second)
+	const n = 12
+	served := make(chan int, n)
+	for i := range n {
+		l := managers[i%3].Lock(ctx, "key", 10*time.Second)
+		go func() {
+			if r := l.Wait(); r.Err != nil {
+				t.Error(r.Err)
+			}
+			served <- i
+			_ = l.Unlock()
+		}()
+		awaitWaiters(t, client, "key", i+1)
+	}
+	token := holder.Token()
+	server.Kill()
+	time.Sleep(1500 * time.Millisecond)
+	server.Run()
+	// Redis is empty: someone else is in before the line is back. His lease
+	// outlasts the return of all.
+	require.NoError(t, client.Set(ctx, "key", "foreign", time.Second).Err())
+	awaitWaiters(t, client, "key", n)
+	for i := range n {
+		require.Equal(t, i, <-served)
+	}
+	last := acquire(t, managers[0], "key", time.Minute)
+	require.Greater(t, last.Token(), token, "the token fell with the restart")
+	require.NoError(t, last.Unlock())
+	_ = holder.Unlock()
+	requireClean(t, client)
+}
+
+func TestTokensRiseWhateverBecomesOfRedis(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	managers := managersOf(t, client, 2)
+	var last int64
+	for i, misfortune := range []func(){
+		func() {},
+		func() { require.NoError(t, client.Del(ctx, "key").Err()) },
+		func() { require.NoError(t, client.Del(ctx, "key", redislock.FenceKey).Err()) },
+		func() { require.NoError(t, client.FlushAll(ctx).Err()) },
+		func() { server.Kill(); server.Run() },
+		// What a failover that lost writes leaves behind: an older fence.
+		func() { require.NoError(t, client.ZAdd(ctx, redislock.FenceKey, redis.Z{Score: 5, Member: "t"}).Err()) },
+		func() {
+			require.NoError(t, client.ZIncrBy(ctx, redislock.FenceKey, -1, "t").Err())
+			time.Sleep(15 * time.Millisecond) // the outage
+		},
+	} {
+		for round := range 6 {
+			m := managers[round%2]
+			l := acquire(t, m, "key", time.Minute)
+			require.Greater(t, l.Token(), last, "misfortune %d, round %d", i, round)
+			last = l.Token()
+			if round == 1 {
+				misfortune() // while it is held
+			}
+			_ = l.Unlock()
+			if round == 3 {
+				misfortune() // while it is free
+			}
+		}
+	}
+}
+
+// redsync: the context ends in the middle of the acquisition, the clean-up runs
+// on that dead context, and the key stays for its whole TTL.
+func TestContextThatEndsMidAcquireLeavesNothing(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	m := newManager(t, client)
+	require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock())
+	for i := range 200 {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(i)*time.Microsecond)
+		l := m.Lock(ctx, fmt.Sprint("key", i), time.Hour)
+		if r := soon(t, l); r.OK() {
+			require.NoError(t, l.Unlock())
+		}
+		cancel()
+	}
+	requireClean(t, client)
+}
+
+// redsync: UnlockContext with a cancelled context leaves the key.
+func TestUnlockAfterTheContextHasEnded(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client)
+	ctx, cancel := context.WithCancel(ctx)
+	l := m.Lock(ctx, "key", time.Hour)
+	require.True(t, soon(t, l).OK())
+	cancel()
+	require.NoError(t, l.Err(), "the lock outlives the context it was asked for with")
+	require.NoError(t, l.Unlock())
+	requireClean(t, client)
+}
+
+// rueidislock: a waiter whose neighbour is cancelled in the middle of acquiring
+// hangs on a free lock.
+func TestWaiterWhoseNeighbourIsCancelledGetsTheLock(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m, m2 := newManager(t, client), newManager(t, client)
+	for i := range 100 {
+		holder := acquire(t, m, "key", time.Minute)
+		ctx, cancel := context.WithCancel(ctx)
+		neighbour := m2.Lock(ctx, "key", time.Minute)
+		waiter := m2.Lock(t.Context(), "key", time.Minute)
+		if i%2 == 0 {
+			awaitWaiters(t, client, "key", 2)
+		}
+		cancel()
+		require.NoError(t, holder.Unlock())
+		_ = soon(t, neighbour)
+		_ = neighbour.Unlock()
+		require.True(t, soon(t, waiter).OK())
+		require.NoError(t, waiter.Unlock())
+	}
+	requireClean(t, client)
+}
+
+// rueidislock: 256 goroutines with a key each, and 172 never return.
+func TestManyGoroutinesOnTheirOwnKeysAllReturn(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client)
+	var wg sync.WaitGroup
+	for i := range 256 {
+		wg.Go(func() {
+			for j := range 40 {
+				l := m.Lock(ctx, fmt.Sprint("key", i), time.Minute)
+				if r := l.Wait(); r.Err != nil {
+					t.Errorf("goroutine %d, round %d: %v", i, j, r.Err)
+				}
+				if err := l.Unlock(); err != nil {
+					t.Errorf("goroutine %d, round %d: %v", i, j, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	requireClean(t, client)
+}
+
+// A release whose answer was lost is done again, and is no error: the first
+// attempt may have been the one that counted. In redis_queued_locks and others
+// the repetition hits the next holder.
+func TestReleaseWhoseAnswerIsLost(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	m, other := newManager(t, client), newManager(t, direct)
+	for range 20 {
+		l := acquire(t, m, "key", time.Minute)
+		next := other.Lock(ctx, "key", time.Minute)
+		awaitWaiters(t, direct, "key", 1)
+		proxy.LoseReplies.Store(true)
+		require.NoError(t, l.Unlock())
+		require.Equal(t, next.Value(), direct.Get(ctx, "key").Val())
+		require.True(t, soon(t, next).OK())
+		require.NoError(t, next.Unlock())
+	}
+	requireClean(t, direct)
+}
+
+// ZOOKEEPER-1262: created, but the reply was lost.
+func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	m := newManager(t, client)
+	var last int64
+	for range 20 {
+		require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock())
+		proxy.LoseReplies.Store(true)
+		l := m.Lock(ctx, "key", time.Minute)
+		r := soon(t, l)
+		require.NoError(t, r.Err)
+		require.Greater(t, r.Token, last)
+		last = r.Token
+		require.Equal(t, l.Value(), direct.Get(ctx, "key").Val())
+		require.NoError(t, l.Unlock())
+	}
+	requireClean(t, direct)
+}
+
+// A grant handed over in a reply that is lost is found again.
+func TestGrantInALostReply(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	m := newManager(t, client)
+	for range 10 {
+		l := acquire(t, m, "key", time.Minute)
+		next := m.Lock(ctx, "key", time.Minute)
+		awaitWaiters(t, direct, "key", 1)
+		proxy.LoseReplies.Store(true)
+		require.NoError(t, l.Unlock())
+		require.Less(t, soon(t, next).Waited, 10*time.Second)
+		require.NoError(t, next.Err())
+		require.NoError(t, next.Unlock())
+	}
+	requireClean(t, direct)
+}
+
+// Redis frozen: the loss is signalled in time, nothing hangs, and when Redis is
+// back all is cleaned up.
+func TestFrozenRedis(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(func(o *redis.Options) { o.ReadTimeout = 500 * time.Millisecond })
+	m := newManager(t, client)
+	l := acquire(t, m, "key", time.Second, redislock.WithAutoRenew(time.Hour))
+	waiter := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, client, "key", 1)
+	done := l.Done()
+	server.Freeze()
+
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, m.Lock(short, "other", time.Minute).Wait().Err, context.DeadlineExceeded)
+	err := m.Do(short, "other", time.Minute, func(context.Context) error { return nil })
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	<-done
+	require.False(t, time.Now().After(l.ValidUntil()), "told of the loss after ValidUntil")
+	require.ErrorIs(t, l.Err(), redislock.ErrLost)
+	require.ErrorIs(t, l.Unlock(), redislock.ErrLost)
+
+	server.Thaw()
+	require.True(t, soon(t, waiter).OK())
+	require.NoError(t, waiter.Unlock())
+	requireClean(t, client)
+}
+
+// A connection that swallows everything, while new ones would work: the renewal
+// goes over another.
+func TestRenewalOutlivesADeadConnection(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 10 * time.Second })
+	m := newManager(t, client)
+	l := acquire(t, m, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
+	confirmed := l.ValidUntil()
+	proxy.Silent.Store(true)
+	time.Sleep(1100 * time.Millisecond) // a renewal falls into it
+	proxy.Silent.Store(false)
+	eventually(t, "renewed over another connection", func() bool { return l.ValidUntil().After(confirmed) })
+	require.NoError(t, l.Err())
+	proxy.Cut()
+	require.NoError(t, l.Unlock())
+}
+
+// etcd #11456: Lock returned without checking its lease again after the wait.
+// Here the message with the grant comes after the lease has ended.
+func TestGrantMessageThatComesTooLate(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 300 * time.Millisecond })
+	m, other := newManager(t, client), newManager(t, direct)
+	holder := acquire(t, other, "key", time.Minute)
+	waiter := m.Lock(ctx, "key", 200*time.Millisecond)
+	awaitWaiters(t, direct, "key", 1)
+	behind := other.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, direct, "key", 2)
+	proxy.Silent.Store(true)
+	require.NoError(t, holder.Unlock())
+	require.True(t, soon(t, behind).OK(), "the line moves on when the lease of the unreachable ends")
+	proxy.Silent.Store(false)
+	proxy.Cut()
+	time.Sleep(50 * time.Millisecond)
+	require.Equal(t, behind.Value(), direct.Get(ctx, "key").Val())
+	require.NoError(t, waiter.Err())
+	require.Zero(t, waiter.Token(), "success for a lease that had ended")
+	require.NoError(t, behind.Unlock())
+	r := soon(t, waiter)
+	require.NoError(t, r.Err)
+	require.NoError(t, waiter.Unlock())
+	requireClean(t, direct)
+}
+
+// Without a subscription nobody can be handed the lock; but nobody hangs.
+func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				client.ClientKillByFilter(ctx, "TYPE", "pubsub")
+			}
+		}
+	}()
+	m := newManager(t, client)
+	require.NoError(t, client.Set(ctx, "key", "foreign", 300*time.Millisecond).Err())
+	l := m.Lock(ctx, "key", time.Minute)
+	require.Less(t, soon(t, l).Waited, 5*time.Second)
+	require.NoError(t, l.Err())
+	require.NoError(t, l.Unlock())
+}
+
+// redlock-universal sends 28,354 scripts in 2 s for a TTL under 1.25 s, and
+// rueidislock 13,000 a second for each lock held.
+func TestShortLeasesCauseNoStorm(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	m := newManager(t, client)
+	l := acquire(t, m, "key", 300*time.Millisecond, redislock.WithAutoRenew(time.Hour))
+	waiter := m.Lock(ctx, "key", 20*time.Millisecond)
+	awaitWaiters(t, client, "key", 1)
+	before := server.Stat(client, "total_commands_processed")
+	time.Sleep(2 * time.Second)
+	sent := server.Stat(client, "total_commands_processed") - before
+	require.Less(t, sent, int64(400)) // 20 renewals of 4, 8 looks of 12, counting those in scripts
+	require.NoError(t, l.Err())
+	require.NoError(t, l.Unlock())
+	require.True(t, soon(t, waiter).OK())
+	require.NoError(t, waiter.Unlock())
+}
