@@ -116,7 +116,8 @@ func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration
 
 // Do runs fn while holding the lock: it acquires the key as Lock does, runs fn,
 // and releases the lock. The context that fn gets is cancelled, with Err as the
-// cause, as soon as the lock is lost; fn should stop then. Without WithAutoRenew
+// cause, as soon as the lock is lost; fn should stop then. FromContext gives fn
+// the lock, and so the fencing token. Without WithAutoRenew
 // that is at the latest one ttl after the acquisition.
 //
 // It returns the reason why the lock was not acquired, or else what fn returned
@@ -134,10 +135,19 @@ func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn 
 	if r := l.Wait(); r.Err != nil {
 		return r.Err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, contextKey{}, l))
 	defer cancel(nil)
 	l.onLoss(cancel)
 	return fn(ctx)
+}
+
+type contextKey struct{}
+
+// FromContext returns the lock that Do holds for the function that was given
+// ctx, say for its fencing token, or nil if ctx is not of Do.
+func FromContext(ctx context.Context) *Lock {
+	l, _ := ctx.Value(contextKey{}).(*Lock)
+	return l
 }
 
 // onLoss has cancel called, with Err, when the lock is no longer held.

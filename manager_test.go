@@ -419,8 +419,10 @@ func TestDoHoldsTheLockWhileTheFunctionRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, client *redis.Client) {
 		m := newManager(t, client)
 		failure := errors.New("failure")
+		require.Nil(t, redislock.FromContext(ctx))
 		err := m.Do(ctx, "key", time.Minute, func(ctx context.Context) error {
 			require.NoError(t, ctx.Err())
+			require.Positive(t, redislock.FromContext(ctx).Token())
 			require.EqualValues(t, 1, client.Exists(ctx, "key").Val())
 			return failure
 		})

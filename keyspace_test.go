@@ -1,0 +1,273 @@
+package redislock_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redistest"
+)
+
+// A log that tests can read while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// A key that a foreign program frees goes to the next waiter at once, although
+// its TTL is an hour.
+func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	for name, free := range map[string]func() error{
+		"del":       func() error { return client.Del(ctx, "key").Err() },
+		"unlink":    func() error { return client.Unlink(ctx, "key").Err() },
+		"getdel":    func() error { return client.GetDel(ctx, "key").Err() },
+		"pexpire 0": func() error { return client.PExpire(ctx, "key", 0).Err() },
+		"rename":    func() error { return client.Rename(ctx, "key", "elsewhere").Err() },
+		"lua": func() error {
+			return client.Eval(ctx, "return redis.call('DEL', KEYS[1])", []string{"key"}).Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, client)
+			require.NoError(t, client.Set(ctx, "key", "foreign", time.Hour).Err())
+			l := m.Lock(ctx, "key", time.Minute)
+			eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+			require.NoError(t, free())
+			require.True(t, soon(t, l).OK())
+			require.NoError(t, l.Unlock())
+			require.NoError(t, client.Del(ctx, "elsewhere").Err())
+		})
+	}
+	requireClean(t, client)
+}
+
+// Freed in the moment before the subscription: nothing announces it, and yet.
+func TestKeyFreedBeforeTheSubscriptionIsUp(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	m := newManager(t, client)
+	for i := range 30 {
+		require.NoError(t, client.Set(ctx, "key", "foreign", time.Hour).Err())
+		l := m.Lock(ctx, "key", time.Minute)
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		require.NoError(t, client.Del(ctx, "key").Err())
+		require.Less(t, soon(t, l).Waited, 5*time.Second)
+		require.NoError(t, l.Unlock())
+	}
+	requireClean(t, client)
+}
+
+func TestEvictedKeyGoesToTheNext(t *testing.T) {
+	server := redistest.Start(t, "--maxmemory-policy", "volatile-ttl")
+	client := server.Client(nil)
+	m := newManager(t, client)
+	require.NoError(t, client.Set(ctx, "key", strings.Repeat("x", 1<<20), time.Minute).Err())
+	l := m.Lock(ctx, "key", time.Minute)
+	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	queue, shortest := redislock.KeysOf("key")
+	for _, key := range []string{queue, shortest, redislock.FenceKey} {
+		require.NoError(t, client.Persist(ctx, key).Err()) // not to be evicted
+	}
+	used := server.Stat(client, "used_memory")
+	require.NoError(t, client.ConfigSet(ctx, "maxmemory", fmt.Sprint(used-500_000)).Err())
+	eventually(t, "evicted", func() bool { return server.Stat(client, "evicted_keys") > 0 })
+	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "0").Err())
+	require.True(t, soon(t, l).OK())
+	require.NoError(t, l.Unlock())
+}
+
+func TestFlagsAreAddedToThoseThatAreThere(t *testing.T) {
+	for before, after := range map[string]string{
+		"": "Kgxe", "Kgxe": "", "KEA": "", "AK": "", "A": "K", "E": "Kgxe", "Ex": "Kge", "Kx": "ge", "lK": "gxe", "Elg": "Kxe",
+	} {
+		require.Equal(t, after, redislock.MissingFlags(before), before)
+	}
+
+	server := redistest.Start(t, "--notify-keyspace-events", "Elg")
+	client := server.Client(nil)
+	var log logBuffer
+	m := newManager(t, client, redislock.WithLogger(log.logger()), redislock.WithKeyspaceEvents(redislock.KeyspaceRequired))
+	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
+	flags := client.ConfigGet(ctx, "notify-keyspace-events").Val()["notify-keyspace-events"]
+	for _, flag := range "ElgKxe" {
+		require.Contains(t, flags, string(flag))
+	}
+	require.NotContains(t, flags, "A")
+	require.NotContains(t, flags, "$")
+	require.Contains(t, log.String(), "keyspace events switched on")
+}
+
+// Switched off in flight, and with all messages lost: the end of the lease is
+// noticed all the same.
+func TestNotificationsSwitchedOffInFlight(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(nil)
+	m := newManager(t, client)
+	require.NoError(t, client.Set(ctx, "key", "foreign", 700*time.Millisecond).Err())
+	l := m.Lock(ctx, "key", time.Minute)
+	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	require.NoError(t, client.ConfigSet(ctx, "notify-keyspace-events", "").Err())
+	require.Less(t, soon(t, l).Waited, 1700*time.Millisecond)
+	require.NoError(t, l.Unlock())
+}
+
+// A holder without a TTL that is deleted unannounced is noticed within a second.
+func TestKeyWithoutATTL(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+	require.NoError(t, client.Set(ctx, "key", "foreign", 0).Err())
+	l := m.Lock(ctx, "key", time.Hour)
+	awaitWaiters(t, client, "key", 1)
+	require.NoError(t, client.Del(ctx, "key").Err())
+	require.Less(t, soon(t, l).Waited, 5*time.Second)
+	require.NoError(t, l.Unlock())
+}
+
+// The library needs these rights and no others; as the README has it.
+var aclRules = []string{
+	"~app:*", "~redislock:*", "&redislock:grant:*", "&__keyspace@*__:app:*",
+	"+set", "+get", "+del", "+exists", "+pexpire", "+pttl", "+time",
+	"+zadd", "+zincrby", "+zpopmin", "+zrange", "+zrem", "+zscore",
+	"+eval", "+evalsha", "+publish", "+subscribe", "+unsubscribe", "+ping",
+}
+
+func aclClient(t *testing.T, server *redistest.Server, rules []string) *redis.Client {
+	t.Helper()
+	admin := server.Client(nil)
+	args := []any{"acl", "setuser", "locker", "reset", "on", ">secret"}
+	for _, rule := range rules {
+		args = append(args, rule)
+	}
+	require.NoError(t, admin.Do(ctx, args...).Err())
+	return server.Client(func(o *redis.Options) { o.Username, o.Password = "locker", "secret" })
+}
+
+func TestAUserWithJustTheRightsItNeeds(t *testing.T) {
+	server := redistest.Start(t)
+	client := aclClient(t, server, aclRules)
+	var log logBuffer
+	m := newManager(t, client, redislock.WithPrefix("app:"), redislock.WithLogger(log.logger()))
+	m2 := newManager(t, client, redislock.WithPrefix("app:"))
+	admin := server.Client(nil)
+
+	holder := acquire(t, m, "key", time.Minute, redislock.WithAutoRenew(time.Hour))
+	next := m2.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "app:key", 1)
+	again := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "app:key", 2)
+	eventually(t, "subscribed to the key", func() bool { return m.Watches("app:key") })
+	require.NoError(t, holder.Extend(ctx, 2*time.Minute))
+	require.NoError(t, holder.Unlock())
+	require.True(t, soon(t, next).OK())
+	require.NoError(t, next.Unlock())
+	require.True(t, soon(t, again).OK())
+	require.NoError(t, again.Unlock())
+	requireClean(t, admin)
+	require.Empty(t, aclDenials(t, admin, "config"))
+
+	// CONFIG was refused, and that was said once.
+	require.Equal(t, 1, strings.Count(log.String(), "keyspace events may be off"), log.String())
+	require.NotContains(t, log.String(), holder.Value())
+
+	_, err := redislock.NewLockManager(client, redislock.WithKeyspaceEvents(redislock.KeyspaceRequired))
+	require.Error(t, err)
+	require.Contains(t, err.Error(), "CONFIG GET notify-keyspace-events")
+}
+
+// aclDenials returns what Redis refused, but for what is expected.
+func aclDenials(t *testing.T, admin *redis.Client, expected string) (denied []string) {
+	t.Helper()
+	entries, err := admin.ACLLog(ctx, 100).Result()
+	require.NoError(t, err)
+	for _, e := range entries {
+		// The client's own greeting is not the library's.
+		if !strings.HasPrefix(e.Object, expected) && !strings.HasPrefix(e.Object, "client|") && !strings.HasPrefix(e.Object, "hello") {
+			denied = append(denied, e.Reason+" "+e.Object)
+		}
+	}
+	return denied
+}
+
+func TestKeyspaceEventsForbiddenByACL(t *testing.T) {
+	server := redistest.Start(t)
+	rules := append([]string(nil), aclRules...)
+	rules[3] = "&nothing"
+	client := aclClient(t, server, rules)
+	var log logBuffer
+	m := newManager(t, client, redislock.WithPrefix("app:"), redislock.WithLogger(log.logger()))
+	admin := server.Client(nil)
+	require.NoError(t, admin.Set(ctx, "app:key", "foreign", 500*time.Millisecond).Err())
+	l := m.Lock(ctx, "key", time.Minute)
+	require.True(t, soon(t, l).OK())
+	require.NoError(t, l.Unlock())
+}
+
+func TestWaitingIsAnErrorWhereSubscribingIsForbidden(t *testing.T) {
+	server := redistest.Start(t)
+	rules := append([]string(nil), aclRules...)
+	rules[2] = "&nothing"
+	client := aclClient(t, server, rules)
+	m := newManager(t, client, redislock.WithPrefix("app:"))
+	l := acquire(t, m, "key", time.Minute) // uncontended it works
+	r := soon(t, m.Lock(ctx, "key", time.Minute))
+	require.Error(t, r.Err)
+	require.Contains(t, r.Err.Error(), "NOPERM")
+	require.NoError(t, l.Unlock())
+}
+
+func TestOtherDatabases(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(func(o *redis.Options) { o.DB = 3 })
+	m := newManager(t, client)
+	require.NoError(t, client.Set(ctx, "key", "foreign", time.Hour).Err())
+	l := m.Lock(ctx, "key", time.Minute)
+	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	require.NoError(t, client.Del(ctx, "key").Err())
+	require.True(t, soon(t, l).OK())
+	require.NoError(t, l.Unlock())
+	requireClean(t, client)
+}
+
+// A line that moves needs no watching: its own handovers would be the noise.
+func TestLineThatMovesIsNotWatched(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m, m2 := newManager(t, client), newManager(t, client)
+	require.NoError(t, client.ConfigSet(ctx, "notify-keyspace-events", "KEA").Err())
+	holder := acquire(t, m, "key", time.Minute)
+	parked := m2.Lock(ctx, "key", time.Minute)
+	eventually(t, "subscribed to the key", func() bool { return m2.Watches("key") })
+	for range 100 {
+		require.NoError(t, holder.Extend(ctx, time.Hour))
+	}
+	eventually(t, "unsubscribed", func() bool { return !m2.Watches("key") })
+	eventually(t, "subscribed once it is quiet", func() bool { return m2.Watches("key") })
+	require.NoError(t, holder.Unlock())
+	require.True(t, soon(t, parked).OK())
+	require.NoError(t, parked.Unlock())
+}
