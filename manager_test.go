@@ -562,7 +562,7 @@ func TestBadArgumentsAreNamedAndNothingIsSent(t *testing.T) {
 		require.ErrorIs(t, done, redislock.ErrInvalidArgument)
 		return err
 	}
-	bad(call(nil, "key", time.Second), "context is nil") //nolint:staticcheck // the point of it
+	bad(call(nil, "key", time.Second), "context is nil")
 	bad(call(ctx, "", time.Second), "key is empty")
 	bad(call(ctx, "redislock:queue:{a}", time.Second), "redislock:")
 	for _, ttl := range []time.Duration{0, -1, 1, time.Millisecond - 1, math.MinInt64} {
