@@ -12,7 +12,8 @@ import (
 
 const (
 	maxAttempts        = 4 // of a request that a caller waits for
-	maxReleaseAttempts = 6 // of a release: what is left then, ends with its lease
+	maxReleaseAttempts = 6 // of a release, while there is no lease that it would shorten
+	maxRefusals        = 20
 )
 
 // tryAgain decides whether an op that failed unsettled is sent once more, and
@@ -31,8 +32,11 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		// One who stands in the line waits for Redis to come back.
 		return l.state == waiting && (l.joined || o.attempts < maxAttempts)
 	case opRelease:
-		return o.attempts < maxReleaseAttempts
+		return o.attempts < maxReleaseAttempts || now.Before(l.validUntil) || isAnswer(err) && o.attempts < maxRefusals
 	default:
+		if o.copies.settled || o.copies.n > 1 {
+			return false
+		}
 		return l.state == held && now.Before(l.validUntil) && (o.answer == nil || o.attempts < maxAttempts)
 	}
 }
@@ -99,9 +103,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		m.taken(l, now)
 		return
 	}
-	if o.cmd.Err() == nil {
-		o.uncertain = true // the key was set, and no token drawn
-	}
+	o.uncertain = o.uncertain || o.halfDone()
 	m.failed(o, err)
 }
 
@@ -275,8 +277,11 @@ func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
 
 // giveBack releases a grant that nobody here waits for any more.
 func (m *LockManager) giveBack(key, value string) {
-	if m.named[[2]string{key, value}] != nil {
-		return // a later lock goes by the same value
+	if x := m.named[[2]string{key, value}]; x != nil {
+		if x.joined { // a later lock goes by the same value
+			m.confirm(x)
+		}
+		return
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
 	k := keysOf(key)
@@ -329,6 +334,11 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 // extended takes in the answer of extend.lua.
 func (m *LockManager) extended(o *op, err error, now time.Time) {
 	l := o.lock
+	o.copies.n--
+	if o.copies.settled || err != nil && o.copies.n > 0 {
+		return // another copy has been answered, or may be
+	}
+	o.copies.settled = true
 	var lease int64
 	if err == nil {
 		var ok bool
@@ -347,7 +357,11 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 		}
 	case l.state == held:
 		d := time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond
-		l.extended(o.sent.Add(d-drift(d)), now)
+		validUntil := o.sent.Add(d - drift(d))
+		if o.answer == nil && validUntil.After(l.renewEnd) {
+			validUntil = l.renewEnd // Redis may be late with a renewal, we are not
+		}
+		l.extended(validUntil, now)
 		l.checkLease(now)
 	}
 	if err == nil && l.state != held {
@@ -357,10 +371,7 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 	}
 	if o.answer == nil {
 		m.renewals.renewed(m, l, now)
-		return
-	}
-	select {
-	case o.answer <- err:
-	default: // rescued, and answered before
+	} else {
+		o.answer <- err
 	}
 }

@@ -52,6 +52,7 @@ type op struct {
 	rejoin bool          // opAcquire: part of a rejoin
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
+	copies *copies       // opExtend: shared with those that rescue has made
 
 	cmd, draw command
 	sent      time.Time // when the last attempt began
@@ -59,6 +60,15 @@ type op struct {
 	attempts  int       // that failed without an answer that settles it
 	uncertain bool      // an attempt failed that may have reached Redis
 }
+
+// copies counts what is under way of one extension.
+type copies struct {
+	n       int
+	settled bool // one of them was answered
+}
+
+// maxCopies bounds how often an extension is sent over yet another connection.
+const maxCopies = 3
 
 // command is a redis.Cmd that the client sends once: attempts after a failure
 // are the manager's, which has to know that there was one.
@@ -181,6 +191,10 @@ func (m *LockManager) takeBatch() *batch {
 		o.sent, o.floor = b.began, max(s.floor, b.raiseTo)
 		if o.kind == opExtend {
 			b.extends = true
+			if o.answer == nil { // a renewal: not beyond the longest hold
+				rest := o.lock.renewEnd.Sub(b.began).Truncate(time.Millisecond)
+				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
+			}
 		}
 		b.cmds = o.appendCommands(b.cmds, m.id, &s.loaded)
 	}
@@ -274,7 +288,7 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 			answered := isAnswer(err)
 			failed = failed || !answered
 			o.attempts++
-			o.uncertain = o.uncertain || mayHaveArrived(err)
+			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
 			if !m.tryAgain(o, err, now) {
 				break
 			}
@@ -326,8 +340,8 @@ func backoff(failures int) time.Duration {
 }
 
 // rescue sends the extensions of a batch that has stalled again, over another
-// connection: the client's time-outs may be longer than the leases. Both answers
-// count; an extension may be run twice.
+// connection: the client's time-outs may be longer than the leases. The first
+// answer settles it; an extension may be run twice.
 func (m *LockManager) rescue(b *batch) {
 	m.mu.Lock()
 	defer m.exit()
@@ -335,8 +349,9 @@ func (m *LockManager) rescue(b *batch) {
 		return
 	}
 	for _, o := range b.ops {
-		if o.kind == opExtend && o.lock.state == held {
-			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer})
+		if o.kind == opExtend && o.lock.state == held && !o.copies.settled && o.copies.n < maxCopies {
+			o.copies.n++
+			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies})
 		}
 	}
 }
@@ -348,6 +363,9 @@ func (o *op) err() error {
 	}
 	return o.draw.Err()
 }
+
+// halfDone tells a claim that set the key and drew no token.
+func (o *op) halfDone() bool { return o.kind == opClaim && o.cmd.Err() == nil && o.draw.Err() != nil }
 
 // appendCommands appends the commands that carry out the op.
 func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []redis.Cmder {

@@ -24,6 +24,13 @@ func (m *LockManager) Idle() bool {
 		len(m.send.pending) == 0 && len(m.send.inFlight) == 0 && len(m.renewals.due) == 0
 }
 
+// Remembered returns how many locks the manager can find by their names.
+func (m *LockManager) Remembered() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.tickets) + len(m.named)
+}
+
 // Watches tells whether the manager is subscribed to the events of a key.
 func (m *LockManager) Watches(key string) bool {
 	m.mu.Lock()

@@ -448,3 +448,95 @@ func TestShortLeasesCauseNoStorm(t *testing.T) {
 	require.True(t, soon(t, waiter).OK())
 	require.NoError(t, waiter.Unlock())
 }
+
+// The key was set and the token refused: the caller gets the error, and nothing
+// stays behind.
+func TestFenceOfTheWrongType(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client)
+	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
+	require.NoError(t, client.Set(ctx, redislock.FenceKey, "not a sorted set", 0).Err())
+	_, err := m.TryLock(ctx, "key", time.Hour)
+	require.ErrorContains(t, err, "WRONGTYPE")
+	r := soon(t, m.Lock(ctx, "key", time.Hour))
+	require.ErrorContains(t, r.Err, "WRONGTYPE")
+	eventually(t, "the key is gone", func() bool { return client.Exists(ctx, "key").Val() == 0 })
+	require.NoError(t, client.Del(ctx, redislock.FenceKey).Err())
+	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
+	requireClean(t, client)
+}
+
+// A join whose reply was lost, and that was cancelled then, leaves no member in
+// the line.
+func TestCancelledJoinWhoseAnswerIsLost(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	m := newManager(t, client)
+	holder := acquire(t, m, "key", time.Minute)
+	for range 20 {
+		neighbour := m.Lock(ctx, "key", time.Minute) // so that the next joins straight away
+		awaitWaiters(t, direct, "key", 1)
+		ctx, cancel := context.WithCancel(ctx)
+		proxy.LoseReplies.Store(true)
+		l := m.Lock(ctx, "key", time.Minute)
+		eventually(t, "joined, and the reply lost", func() bool { return !proxy.LoseReplies.Load() })
+		cancel()
+		require.ErrorIs(t, soon(t, l).Err, context.Canceled)
+		require.NoError(t, neighbour.Unlock())
+		awaitWaiters(t, direct, "key", 0)
+	}
+	require.NoError(t, holder.Unlock())
+	requireClean(t, direct)
+}
+
+// TryLock in a loop does not keep Lock from getting its turn.
+func TestTryLocksDoNotStarveLock(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if l, err := m.TryLock(ctx, "key", time.Minute); err == nil {
+					_ = l.Unlock()
+				}
+			}
+		})
+	}
+	for range 20 {
+		l := m.Lock(ctx, "key", time.Minute)
+		if r := soon(t, l); r.Err != nil {
+			t.Error(r.Err)
+		}
+		_ = l.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	requireClean(t, client)
+}
+
+// A lock that is left to expire, and that nobody asks about, is forgotten all
+// the same.
+func TestLocksLeftToExpireAreForgotten(t *testing.T) {
+	client := redistest.Start(t).Client(nil)
+	m := newManager(t, client)
+	acquire(t, m, "key", 20*time.Millisecond, redislock.WithValue("worker"))
+	time.Sleep(20 * time.Millisecond)
+	again := acquire(t, m, "key", time.Minute, redislock.WithValue("worker"))
+	require.NoError(t, again.Unlock())
+	for i := range 300 {
+		m.Lock(ctx, "key", 2*time.Millisecond) // each leaves its lease to run out
+		m.Lock(ctx, fmt.Sprint("key", i), 2*time.Millisecond, redislock.WithValue("worker")).Wait()
+	}
+	last := acquire(t, m, "key", time.Minute)
+	require.NoError(t, last.Unlock())
+	require.Less(t, m.Remembered(), 400)
+}

@@ -98,8 +98,11 @@ func (e *events) unwatch(ln *line) {
 }
 
 func (e *events) change(channel string, subscribe bool) {
+	if !e.ready || e.m.closed {
+		return // subscribed will do it
+	}
 	e.changed[channel] = subscribe
-	if e.ready && !e.syncing && !e.m.closed {
+	if !e.syncing {
 		e.syncing = true
 		e.running.Add(1)
 		go e.sync()
@@ -251,7 +254,7 @@ func (e *events) receive(ps *redis.PubSub) (ready bool, err error) {
 			}
 			pinged = true
 			continue
-		case ready && errors.As(err, &answer):
+		case ready && errors.As(err, &answer) && redis.HasErrorPrefix(err, "NOPERM"):
 			// The grant channel was allowed, so this is about keyspace events.
 			e.m.mu.Lock()
 			e.refused = true

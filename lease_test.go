@@ -385,3 +385,69 @@ func TestParkedWaitersAreQuiet(t *testing.T) {
 		}
 	})
 }
+
+// A network slower than the library's patience with a connection: an extension
+// is sent again, but does not go on by itself for ever.
+func TestSlowRoundTripsDoNotMultiplyExtensions(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 4*time.Second)
+		renewed := acquire(t, b.manager, "renewed", 2*time.Second, redislock.WithAutoRenew(6*time.Second))
+		start := time.Now()
+		var slow atomic.Bool
+		slow.Store(true)
+		b.client.AddHook(slowReplies{&slow, 300 * time.Millisecond})
+		require.NoError(t, l.Extend(ctx, 4*time.Second))
+		<-l.Done()
+		require.Less(t, time.Since(start), 5*time.Second)
+		<-renewed.Done()
+		require.LessOrEqual(t, time.Since(start), 6*time.Second)
+		require.ErrorContains(t, renewed.Err(), "longest hold")
+		time.Sleep(time.Second)
+		require.False(t, b.server.Exists("key"))
+		require.False(t, b.server.Exists("renewed"))
+	})
+}
+
+// Redis out of reach during a renewal: what was to be renewed then is not held
+// for longer than it may on that account.
+func TestLongestHoldOutlastsNoOutage(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		start := time.Now()
+		l := acquire(t, b.manager, "key", 5*time.Second, redislock.WithAutoRenew(11*time.Second))
+		time.Sleep(9 * time.Second)
+		b.server.SetError("BUSY Redis is busy running a script.")
+		time.Sleep(1500 * time.Millisecond)
+		b.server.SetError("")
+		<-l.Done()
+		require.LessOrEqual(t, time.Since(start), 11*time.Second)
+	})
+}
+
+// A Redis that is busy gets the release later; the caller does not have to see
+// to it.
+func TestReleaseOutlastsABusyRedis(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l := acquire(t, b.manager, "key", 30*time.Second)
+		b.server.SetError("BUSY Redis is busy running a script.")
+		time.AfterFunc(3*time.Second, func() { b.server.SetError("") })
+		require.NoError(t, l.Unlock())
+		require.False(t, b.server.Exists("key"))
+	})
+}
+
+// Those who stand in the line wait for a Redis that is not ready to serve.
+func TestWaitersOutlastALoadingRedis(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "a holder that died"))
+		b.server.SetTTL("key", 2*time.Second)
+		l := b.manager.Lock(ctx, "key", 30*time.Second)
+		time.Sleep(time.Second)
+		b.server.SetError("LOADING Redis is loading the dataset in memory")
+		time.Sleep(time.Minute)
+		b.server.SetError("")
+		start := time.Now()
+		require.NoError(t, l.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), time.Second)
+		require.NoError(t, l.Unlock())
+	})
+}

@@ -232,7 +232,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 		return ErrClosed
 	}
 	answer := make(chan error, 1)
-	m.submit(&op{kind: opExtend, lock: l, ttl: ttl, answer: answer})
+	m.submit(&op{kind: opExtend, lock: l, ttl: ttl, answer: answer, copies: &copies{n: 1}})
 	m.exit()
 	select {
 	case err := <-answer:

@@ -34,7 +34,7 @@ type LockManager struct {
 	seq      uint64
 	lines    map[string]*line    // by the key in Redis
 	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
-	sweepAt  int                 // how many tickets call for a sweep
+	sweepAt  int                 // how many tickets and names call for a sweep
 	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
 	send     sender
 	events   events
@@ -181,6 +181,7 @@ func (m *LockManager) Close() error {
 		}
 	}
 	m.closed = true
+	m.sweep()
 	m.renewals.stop()
 	for _, ln := range m.lines {
 		if ln.timer != nil {
@@ -282,6 +283,9 @@ func (m *LockManager) admit(l *Lock) error {
 			return invalid("owner value is in use by another lock on this key")
 		}
 		m.named[name] = l
+		if len(m.tickets)+len(m.named) > m.sweepAt {
+			m.sweep()
+		}
 	}
 	m.seq++
 	l.seq = m.seq

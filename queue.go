@@ -183,13 +183,20 @@ func (m *LockManager) sendAcquire(o *op) {
 // whose lease has ended without anybody asking. The caller holds m.mu.
 func (m *LockManager) remember(l *Lock) {
 	m.tickets[l.seq] = l
-	if len(m.tickets) > m.sweepAt {
-		now := time.Now()
-		for _, l := range m.tickets {
-			l.checkLease(now)
-		}
-		m.sweepAt = 2*len(m.tickets) + 100
+	if len(m.tickets)+len(m.named) > m.sweepAt {
+		m.sweep()
 	}
+}
+
+func (m *LockManager) sweep() {
+	now := time.Now()
+	for _, l := range m.tickets {
+		l.checkLease(now)
+	}
+	for _, l := range m.named {
+		l.checkLease(now)
+	}
+	m.sweepAt = 2*(len(m.tickets)+len(m.named)) + 100
 }
 
 // look has Redis tell how the line stands, and takes the lock if it is free and

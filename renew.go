@@ -77,11 +77,7 @@ func (m *LockManager) renew() {
 		if l.state != held {
 			continue
 		}
-		// Not beyond the longest hold; and an extension never shortens.
-		ttl := min(l.ttl, l.renewEnd.Sub(now).Truncate(time.Millisecond))
-		if ttl >= time.Millisecond {
-			m.submit(&op{kind: opExtend, lock: l, ttl: ttl})
-		}
+		m.submit(&op{kind: opExtend, lock: l, copies: &copies{n: 1}})
 	}
 	m.renewals.setTimer(m, now)
 }

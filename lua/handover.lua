@@ -27,9 +27,13 @@ end
 local function handover(self, channel)
   local time, token
   while true do
-    local member = redis.call('ZPOPMIN', KEYS[2])[1]
+    local popped = redis.pcall('ZPOPMIN', KEYS[2])
+    if popped.err and not string.find(popped.err, 'WRONGTYPE', 1, true) then
+      error(popped.err)
+    end
+    local member = popped[1]
     if not member then
-      return nil
+      return nil -- nor can anybody stand in what is no queue
     end
     local manager, ttl, seq, value = string.match(member, '^([^:]*):(%d+):(%d+):(.*)$')
     if manager then

@@ -13,8 +13,9 @@
 -- stands in the queue the lock key is never absent. Running it again is
 -- harmless.
 
-if ARGV[4] ~= '' then
-  redis.call('ZREM', KEYS[2], ARGV[4])
+if ARGV[4] ~= '' and redis.call('ZREM', KEYS[2], ARGV[4]) == 1 and
+    redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[4])
 end
 local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true) then
