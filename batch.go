@@ -89,6 +89,9 @@ type sender struct {
 	loaded   loaded
 	later    []func() // to be run once the mutex is free: logging
 
+	parked int         // goroutines that wait for work
+	work   chan *batch // holds no more than were parked; closed by Close
+
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
 	wakeup   bool      // a timer will call kick
@@ -145,6 +148,11 @@ func (m *LockManager) kick() {
 		}
 	}
 	s.resumeAt = time.Time{}
+	if s.parked > 0 {
+		s.parked--
+		s.work <- m.takeBatch()
+		return
+	}
 	m.flushes.Add(1)
 	go m.flush(m.takeBatch())
 }
@@ -221,18 +229,35 @@ const (
 	fenceTTL = 24 * time.Hour
 )
 
-// flush sends a batch, and then others for as long as there are any. It is
-// started by kick, ends by itself and is joined by Close.
+// flush sends a batch and whatever comes after it. It is started by kick. A few
+// are kept for the next time, as growing a new stack each time costs as much as
+// a system call; Close ends and joins them.
 func (m *LockManager) flush(b *batch) {
 	defer m.flushes.Done()
-	m.sendAll(b)
+	for b != nil {
+		m.sendAll(b)
+		b = m.park()
+	}
 }
 
+// sendAll sends a batch, and then others for as long as there are any.
 func (m *LockManager) sendAll(b *batch) {
 	for b != nil {
 		m.exchange(b)
 		b = m.completeBatch(b)
 	}
+}
+
+// park waits for the next batch. It returns nil if this goroutine is to end.
+func (m *LockManager) park() *batch {
+	m.mu.Lock()
+	if m.closed || m.send.parked == maxInFlight {
+		m.mu.Unlock()
+		return nil
+	}
+	m.send.parked++
+	m.mu.Unlock()
+	return <-m.send.work
 }
 
 // exchange sends the batch and reads the replies into its commands.

@@ -17,8 +17,9 @@ import (
 // A LockManager acquires locks in one Redis. A process needs one of them for
 // each Redis; its methods may be called from any goroutine.
 //
-// It starts goroutines only while it has something to send, and one that listens
-// to Redis from the first time a caller has to wait. Close ends them all.
+// It has two goroutines that send, more only while a connection is stuck, and
+// one that listens to Redis from the first time a caller has to wait. Close ends
+// them all.
 type LockManager struct {
 	client redis.UniversalClient
 	opts   options
@@ -54,6 +55,7 @@ func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager,
 		lines:     make(map[string]*line),
 		tickets:   make(map[uint64]*Lock),
 		named:     make(map[[2]string]*Lock),
+		send:      sender{work: make(chan *batch, maxInFlight)},
 	}
 	if err := m.setUp(opts); err != nil {
 		return nil, &Error{"new", "", err}
@@ -181,6 +183,7 @@ func (m *LockManager) Close() error {
 		}
 	}
 	m.closed = true
+	close(m.send.work)
 	m.sweep()
 	m.renewals.stop()
 	for _, ln := range m.lines {
