@@ -2,9 +2,7 @@ package redislock
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 // sent at once, alone; what comes while requests are in flight goes out
 // together as one pipeline when the way is free. Idle callers pay no delay, busy
 // ones share system calls.
-
 const (
 	// maxInFlight is how many batches may be under way at a time. With two, a
 	// release need not wait for the answer to somebody's request.
@@ -30,55 +27,6 @@ const (
 
 	maxBackoff = 500 * time.Millisecond
 )
-
-type opKind uint8
-
-const (
-	opClaim   opKind = iota // plain SET NX and a token: for a key thought to be free
-	opAcquire               // acquire.lua
-	opRelease               // release.lua
-	opExtend                // extend.lua
-)
-
-// An op is one request to Redis on behalf of a lock. Every kind may be run
-// again after a lost reply. An op belongs to its sender from submit until
-// complete.
-type op struct {
-	kind opKind
-	lock *Lock
-
-	join   bool          // opAcquire: wait in the line
-	look   bool          // opAcquire: looks after the line, for all who wait here
-	rejoin bool          // opAcquire: part of a rejoin
-	ttl    time.Duration // opExtend
-	answer chan error    // opExtend by a caller: buffered, gets the outcome
-	copies *copies       // opExtend: shared with those that rescue has made
-
-	cmd, draw command
-	sent      time.Time // when the last attempt began
-	floor     int64     // opClaim: the fence was above it before the last attempt
-	attempts  int       // that failed without an answer that settles it
-	uncertain bool      // an attempt failed that may have reached Redis
-}
-
-// copies counts what is under way of one extension.
-type copies struct {
-	n       int
-	settled bool // one of them was answered
-}
-
-// maxCopies bounds how often an extension is sent over yet another connection.
-const maxCopies = 3
-
-// command is a redis.Cmd that the client sends once: attempts after a failure
-// are the manager's, which has to know that there was one.
-type command struct{ *redis.Cmd }
-
-func (command) NoRetry() bool { return true }
-
-func newCommand(args ...any) command {
-	return command{redis.NewCmd(context.Background(), args...)}
-}
 
 // A sender is the part of the manager that talks to Redis. Guarded by the
 // manager's mutex.
@@ -379,84 +327,4 @@ func (m *LockManager) rescue(b *batch) {
 			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies})
 		}
 	}
-}
-
-// err returns what went wrong with the op's commands, redis.Nil included.
-func (o *op) err() error {
-	if err := o.cmd.Err(); err != nil || o.kind != opClaim {
-		return err
-	}
-	return o.draw.Err()
-}
-
-// halfDone tells a claim that set the key and drew no token.
-func (o *op) halfDone() bool { return o.kind == opClaim && o.cmd.Err() == nil && o.draw.Err() != nil }
-
-// appendCommands appends the commands that carry out the op.
-func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []redis.Cmder {
-	l := o.lock
-	switch o.kind {
-	case opClaim:
-		o.cmd = newCommand("set", l.keys.lock, l.value, "nx", "px", l.ttl.Milliseconds())
-		o.draw = newCommand("zincrby", fenceKey, 1, "t")
-		return append(cmds, o.cmd, o.draw)
-	case opAcquire:
-		mode, score := "try", any("")
-		if o.join {
-			mode = "join"
-		}
-		if l.score != 0 {
-			score = l.score
-		}
-		o.cmd = newCommand(append(acquireScript.call(have, 12),
-			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
-			l.value, l.ttl.Milliseconds(), mode, manager, grantChannel, l.seq, score)...)
-	case opRelease:
-		member := ""
-		if l.joined {
-			member = l.member()
-		}
-		o.cmd = newCommand(append(releaseScript.call(have, 9),
-			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
-			l.value, manager, grantChannel, member)...)
-	case opExtend:
-		o.cmd = newCommand(append(extendScript.call(have, 4),
-			1, l.keys.lock, l.value, o.ttl.Milliseconds())...)
-	}
-	return append(cmds, o.cmd)
-}
-
-func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
-
-// isUnsettled tells failures that say nothing about the op: the network's, and
-// those of a Redis that is about to serve again.
-func isUnsettled(err error) bool {
-	if err == nil {
-		return false
-	}
-	if !isAnswer(err) {
-		return true
-	}
-	for _, prefix := range []string{
-		"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
-		"max number of clients",
-	} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// isAnswer tells errors that Redis answered from those of the way there.
-func isAnswer(err error) bool {
-	var answer redis.Error
-	return errors.As(err, &answer)
-}
-
-// mayHaveArrived tells whether a request that failed so may have been run.
-func mayHaveArrived(err error) bool {
-	var dial *net.OpError
-	return !isAnswer(err) && !errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrClosed) &&
-		!(errors.As(err, &dial) && dial.Op == "dial")
 }

@@ -10,7 +10,10 @@ var (
 	MissingFlags = missingFlags
 )
 
-const FenceKey = fenceKey
+const (
+	FenceKey   = fenceKey
+	NoiseLimit = noiseLimit
+)
 
 // Idle tells whether the manager keeps nothing in memory for any lock.
 func (m *LockManager) Idle() bool {

@@ -64,38 +64,6 @@ func TestNoWakeUpIsLostWithNotificationsOff(t *testing.T) {
 	requireClean(t, client)
 }
 
-func TestNoWakeUpIsLostWhileSubscriptionsAreKilled(t *testing.T) {
-	server := redistest.Start(t)
-	client := server.Client(nil)
-	passOn(t, managersOf(t, client, 4), 50, time.Second, 40*time.Second, func() {
-		client.ClientKillByFilter(ctx, "TYPE", "pubsub")
-		time.Sleep(5 * time.Millisecond)
-	})
-	requireClean(t, client)
-}
-
-func TestNoWakeUpIsLostWhileConnectionsAreCut(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
-		proxy.Cut()
-		time.Sleep(15 * time.Millisecond)
-	})
-	requireClean(t, server.Client(nil))
-}
-
-func TestNoWakeUpIsLostWhileRepliesAre(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
-		proxy.LoseReplies.Store(true)
-		time.Sleep(50 * time.Millisecond)
-	})
-	requireClean(t, server.Client(nil))
-}
-
 func TestNoWakeUpIsLostWithScriptFlush(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(nil)
@@ -266,70 +234,6 @@ func TestManyGoroutinesOnTheirOwnKeysAllReturn(t *testing.T) {
 	requireClean(t, client)
 }
 
-// A release whose answer was lost is done again, and is no error: the first
-// attempt may have been the one that counted. In redis_queued_locks and others
-// the repetition hits the next holder.
-func TestReleaseWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	m, other := newManager(t, client), newManager(t, direct)
-	for range 20 {
-		l := acquire(t, m, "key", time.Minute)
-		next := other.Lock(ctx, "key", time.Minute)
-		awaitWaiters(t, direct, "key", 1)
-		proxy.LoseReplies.Store(true)
-		require.NoError(t, l.Unlock())
-		require.Equal(t, next.Value(), direct.Get(ctx, "key").Val())
-		require.True(t, soon(t, next).OK())
-		require.NoError(t, next.Unlock())
-	}
-	requireClean(t, direct)
-}
-
-// ZOOKEEPER-1262: created, but the reply was lost.
-func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	m := newManager(t, client)
-	var last int64
-	for range 20 {
-		require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock())
-		proxy.LoseReplies.Store(true)
-		l := m.Lock(ctx, "key", time.Minute)
-		r := soon(t, l)
-		require.NoError(t, r.Err)
-		require.Greater(t, r.Token, last)
-		last = r.Token
-		require.Equal(t, l.Value(), direct.Get(ctx, "key").Val())
-		require.NoError(t, l.Unlock())
-	}
-	requireClean(t, direct)
-}
-
-// A grant handed over in a reply that is lost is found again.
-func TestGrantInALostReply(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	m := newManager(t, client)
-	for range 10 {
-		l := acquire(t, m, "key", time.Minute)
-		next := m.Lock(ctx, "key", time.Minute)
-		awaitWaiters(t, direct, "key", 1)
-		proxy.LoseReplies.Store(true)
-		require.NoError(t, l.Unlock())
-		require.Less(t, soon(t, next).Waited, 10*time.Second)
-		require.NoError(t, next.Err())
-		require.NoError(t, next.Unlock())
-	}
-	requireClean(t, direct)
-}
-
 // Redis frozen: the loss is signalled in time, nothing hangs, and when Redis is
 // back all is cleaned up.
 func TestFrozenRedis(t *testing.T) {
@@ -357,77 +261,6 @@ func TestFrozenRedis(t *testing.T) {
 	require.True(t, soon(t, waiter).OK())
 	require.NoError(t, waiter.Unlock())
 	requireClean(t, client)
-}
-
-// A connection that swallows everything, while new ones would work: the renewal
-// goes over another.
-func TestRenewalOutlivesADeadConnection(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 10 * time.Second })
-	m := newManager(t, client)
-	l := acquire(t, m, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
-	confirmed := l.ValidUntil()
-	proxy.Silent.Store(true)
-	time.Sleep(1100 * time.Millisecond) // a renewal falls into it
-	proxy.Silent.Store(false)
-	eventually(t, "renewed over another connection", func() bool { return l.ValidUntil().After(confirmed) })
-	require.NoError(t, l.Err())
-	proxy.Cut()
-	require.NoError(t, l.Unlock())
-}
-
-// etcd #11456: Lock returned without checking its lease again after the wait.
-// Here the message with the grant comes after the lease has ended.
-func TestGrantMessageThatComesTooLate(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 300 * time.Millisecond })
-	m, other := newManager(t, client), newManager(t, direct)
-	holder := acquire(t, other, "key", time.Minute)
-	waiter := m.Lock(ctx, "key", 200*time.Millisecond)
-	awaitWaiters(t, direct, "key", 1)
-	behind := other.Lock(ctx, "key", time.Minute)
-	awaitWaiters(t, direct, "key", 2)
-	proxy.Silent.Store(true)
-	require.NoError(t, holder.Unlock())
-	require.True(t, soon(t, behind).OK(), "the line moves on when the lease of the unreachable ends")
-	proxy.Silent.Store(false)
-	proxy.Cut()
-	time.Sleep(50 * time.Millisecond)
-	require.Equal(t, behind.Value(), direct.Get(ctx, "key").Val())
-	require.NoError(t, waiter.Err())
-	require.Zero(t, waiter.Token(), "success for a lease that had ended")
-	require.NoError(t, behind.Unlock())
-	r := soon(t, waiter)
-	require.NoError(t, r.Err)
-	require.NoError(t, waiter.Unlock())
-	requireClean(t, direct)
-}
-
-// Without a subscription nobody can be handed the lock; but nobody hangs.
-func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
-	server := redistest.Start(t)
-	client := server.Client(nil)
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				client.ClientKillByFilter(ctx, "TYPE", "pubsub")
-			}
-		}
-	}()
-	m := newManager(t, client)
-	require.NoError(t, client.Set(ctx, "key", "foreign", 300*time.Millisecond).Err())
-	l := m.Lock(ctx, "key", time.Minute)
-	require.Less(t, soon(t, l).Waited, 5*time.Second)
-	require.NoError(t, l.Err())
-	require.NoError(t, l.Unlock())
 }
 
 // redlock-universal sends 28,354 scripts in 2 s for a TTL under 1.25 s, and
@@ -464,31 +297,6 @@ func TestFenceOfTheWrongType(t *testing.T) {
 	require.NoError(t, client.Del(ctx, redislock.FenceKey).Err())
 	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
 	requireClean(t, client)
-}
-
-// A join whose reply was lost, and that was cancelled then, leaves no member in
-// the line.
-func TestCancelledJoinWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
-	m := newManager(t, client)
-	holder := acquire(t, m, "key", time.Minute)
-	for range 20 {
-		neighbour := m.Lock(ctx, "key", time.Minute) // so that the next joins straight away
-		awaitWaiters(t, direct, "key", 1)
-		ctx, cancel := context.WithCancel(ctx)
-		proxy.LoseReplies.Store(true)
-		l := m.Lock(ctx, "key", time.Minute)
-		eventually(t, "joined, and the reply lost", func() bool { return !proxy.LoseReplies.Load() })
-		cancel()
-		require.ErrorIs(t, soon(t, l).Err, context.Canceled)
-		require.NoError(t, neighbour.Unlock())
-		awaitWaiters(t, direct, "key", 0)
-	}
-	require.NoError(t, holder.Unlock())
-	requireClean(t, direct)
 }
 
 // TryLock in a loop does not keep Lock from getting its turn.
