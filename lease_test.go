@@ -257,7 +257,7 @@ func (c pipelineCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) red
 func TestLossWhileARenewalIsInFlight(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
-		time.Sleep(5 * time.Second)
+		time.Sleep(5*time.Second + 500*time.Millisecond) // not when a renewal is due
 		confirmed := l.ValidUntil()
 		b.frozen.Store(true)
 		<-l.Done()
@@ -310,82 +310,6 @@ func (s slowReplies) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	}
 }
 
-// Without any event or message, the key of a dead holder is taken over within
-// milliseconds of its expiry.
-func TestDeadHoldersLeaseIsTakenOverWhenItEnds(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		require.NoError(t, b.server.Set("key", "a holder that died"))
-		b.server.SetTTL("key", 31*time.Second)
-		start := time.Now()
-		l := acquire31(t, b)
-		require.WithinDuration(t, start.Add(31*time.Second), time.Now(), 5*time.Millisecond)
-		require.NoError(t, l.Unlock())
-	})
-}
-
-func acquire31(t *testing.T, b *bubble) *redislock.Lock {
-	l := b.manager.Lock(ctx, "key", 40*time.Second)
-	require.NoError(t, l.Wait().Err)
-	return l
-}
-
-// bsm/redislock #74: a wait is not capped by the TTL.
-func TestWaitIsNotTiedToTheTTL(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		holder := acquire(t, b.manager, "key", time.Hour)
-		waiter := b.manager.Lock(ctx, "key", time.Second)
-		time.Sleep(59 * time.Minute)
-		require.NoError(t, holder.Unlock())
-		r := waiter.Wait()
-		require.NoError(t, r.Err)
-		require.WithinDuration(t, time.Now().Add(time.Second), r.ValidUntil, 20*time.Millisecond)
-		require.NoError(t, waiter.Unlock())
-	})
-}
-
-// A holder with a short lease that was handed the lock by one with a long lease,
-// and died: those behind do not wait for the end of the long lease.
-func TestShortLeaseInALineOfLongOnes(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		other, err := redislock.NewLockManager(b.client)
-		require.NoError(t, err)
-		holder := acquire(t, b.manager, "key", time.Hour)
-		short := b.manager.Lock(ctx, "key", time.Second)
-		synctest.Wait()
-		behind := other.Lock(ctx, "key", time.Hour)
-		time.Sleep(time.Minute)
-		require.NoError(t, holder.Unlock())
-		require.NoError(t, short.Wait().Err) // and is never released
-		start := time.Now()
-		require.NoError(t, behind.Wait().Err)
-		require.LessOrEqual(t, time.Since(start), 2*time.Second)
-		require.NoError(t, behind.Unlock())
-		require.NoError(t, other.Close())
-	})
-}
-
-// G11: one look per lease, however many wait.
-func TestParkedWaitersAreQuiet(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		holder := acquire(t, b.manager, "key", 30*time.Second, redislock.WithAutoRenew(time.Hour))
-		var parked []*redislock.Lock
-		for range 500 {
-			parked = append(parked, b.manager.Lock(ctx, "key", 30*time.Second))
-		}
-		synctest.Wait()
-		before := b.server.CommandCount()
-		time.Sleep(10 * time.Minute)
-		// Commands inside scripts count too: ten in a look, three in a renewal.
-		looks, renewals, pings, times := 10*60/30, 10*60/10, 10*60/3, 10*60/10
-		require.LessOrEqual(t, b.server.CommandCount()-before, looks*11+renewals*4+pings+times)
-		require.NoError(t, holder.Unlock())
-		for _, l := range parked {
-			require.NoError(t, l.Wait().Err)
-			require.NoError(t, l.Unlock())
-		}
-	})
-}
-
 // A network slower than the library's patience with a connection: an extension
 // is sent again, but does not go on by itself for ever.
 func TestSlowRoundTripsDoNotMultiplyExtensions(t *testing.T) {
@@ -432,22 +356,5 @@ func TestReleaseOutlastsABusyRedis(t *testing.T) {
 		time.AfterFunc(3*time.Second, func() { b.server.SetError("") })
 		require.NoError(t, l.Unlock())
 		require.False(t, b.server.Exists("key"))
-	})
-}
-
-// Those who stand in the line wait for a Redis that is not ready to serve.
-func TestWaitersOutlastALoadingRedis(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		require.NoError(t, b.server.Set("key", "a holder that died"))
-		b.server.SetTTL("key", 2*time.Second)
-		l := b.manager.Lock(ctx, "key", 30*time.Second)
-		time.Sleep(time.Second)
-		b.server.SetError("LOADING Redis is loading the dataset in memory")
-		time.Sleep(time.Minute)
-		b.server.SetError("")
-		start := time.Now()
-		require.NoError(t, l.Wait().Err)
-		require.LessOrEqual(t, time.Since(start), time.Second)
-		require.NoError(t, l.Unlock())
 	})
 }

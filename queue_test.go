@@ -1,0 +1,149 @@
+package redislock_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+)
+
+// Without any event or message, the key of a dead holder is taken over within
+// milliseconds of its expiry.
+func TestDeadHoldersLeaseIsTakenOverWhenItEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "a holder that died"))
+		b.server.SetTTL("key", 31*time.Second)
+		start := time.Now()
+		l := b.manager.Lock(ctx, "key", 40*time.Second)
+		require.NoError(t, l.Wait().Err)
+		require.WithinDuration(t, start.Add(31*time.Second), time.Now(), 5*time.Millisecond)
+		require.NoError(t, l.Unlock())
+	})
+}
+
+// bsm/redislock #74: a wait is not capped by the TTL.
+func TestWaitIsNotTiedToTheTTL(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", time.Hour)
+		waiter := b.manager.Lock(ctx, "key", time.Second)
+		time.Sleep(59 * time.Minute)
+		require.NoError(t, holder.Unlock())
+		r := waiter.Wait()
+		require.NoError(t, r.Err)
+		require.WithinDuration(t, time.Now().Add(time.Second), r.ValidUntil, 20*time.Millisecond)
+		require.NoError(t, waiter.Unlock())
+	})
+}
+
+// A holder with a short lease that was handed the lock by one with a long lease,
+// and died: those behind do not wait for the end of the long lease.
+func TestShortLeaseInALineOfLongOnes(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		holder := acquire(t, b.manager, "key", time.Hour)
+		short := b.manager.Lock(ctx, "key", time.Second)
+		synctest.Wait()
+		behind := other.Lock(ctx, "key", time.Hour)
+		time.Sleep(time.Minute)
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, short.Wait().Err) // and is never released
+		start := time.Now()
+		require.NoError(t, behind.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), 2*time.Second)
+		require.NoError(t, behind.Unlock())
+		require.NoError(t, other.Close())
+	})
+}
+
+// G11: one look per lease, however many wait.
+func TestParkedWaitersAreQuiet(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", 30*time.Second, redislock.WithAutoRenew(time.Hour))
+		var parked []*redislock.Lock
+		for range 500 {
+			parked = append(parked, b.manager.Lock(ctx, "key", 30*time.Second))
+		}
+		synctest.Wait()
+		before := b.server.CommandCount()
+		time.Sleep(10 * time.Minute)
+		// Commands inside scripts count too: ten in a look, three in a renewal.
+		looks, renewals, pings, times := 10*60/30, 10*60/10, 10*60/3, 10*60/10
+		require.LessOrEqual(t, b.server.CommandCount()-before, looks*11+renewals*4+pings+times)
+		require.NoError(t, holder.Unlock())
+		for _, l := range parked {
+			require.NoError(t, l.Wait().Err)
+			require.NoError(t, l.Unlock())
+		}
+	})
+}
+
+// Those who stand in the line wait for a Redis that is not ready to serve.
+func TestWaitersOutlastALoadingRedis(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "a holder that died"))
+		b.server.SetTTL("key", 2*time.Second)
+		l := b.manager.Lock(ctx, "key", 30*time.Second)
+		time.Sleep(time.Second)
+		b.server.SetError("LOADING Redis is loading the dataset in memory")
+		time.Sleep(time.Minute)
+		b.server.SetError("")
+		start := time.Now()
+		require.NoError(t, l.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), time.Second)
+		require.NoError(t, l.Unlock())
+	})
+}
+
+// A caller of TryLock finds that the key was freed unannounced, and makes the
+// first in line the holder: that one is told there and then.
+func TestWaiterServedByATryLockIsToldAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", time.Hour)
+		l := b.manager.Lock(ctx, "key", time.Minute)
+		time.Sleep(10 * time.Second)
+		b.server.Del("key")
+		_, err := b.manager.TryLock(ctx, "key", time.Minute)
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		start := time.Now()
+		require.NoError(t, l.Wait().Err)
+		require.Equal(t, start, time.Now())
+		require.NoError(t, l.Unlock())
+	})
+}
+
+// A grant message that is older than the last word from Redis that the waiter
+// still waits, is of a grant that was lost again.
+func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", time.Minute)
+		waiter := b.manager.Lock(ctx, "key", time.Minute)
+		synctest.Wait()
+		queue, _ := redislock.KeysOf("key")
+		members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
+		require.NoError(t, err)
+		member := strings.Split(members[0], ":")
+		grant := func(at time.Time) {
+			message := fmt.Sprintf("7 %d %d %s 3 key%s", at.Unix(), at.Nanosecond()/1000, member[2], member[3])
+			receivers, err := b.client.Publish(ctx, "redislock:grant:"+member[0], message).Result()
+			require.NoError(t, err)
+			require.EqualValues(t, 1, receivers)
+			synctest.Wait()
+		}
+		grant(time.Now().Add(-time.Second))
+		require.Zero(t, waiter.Token(), "believes an outdated message")
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, waiter.Wait().Err)
+		require.Greater(t, waiter.Token(), holder.Token())
+		grant(time.Now()) // again, while it holds: no harm
+		require.NoError(t, waiter.Unlock())
+		grant(time.Now()) // and after that
+		require.NoError(t, acquire(t, b.manager, "key", time.Minute).Unlock())
+	})
+}
