@@ -12,6 +12,15 @@ import (
 	"github.com/redislock/redislock/internal/redistest"
 )
 
+// throughProxy returns a client of a server, a proxy, and a client through that
+// proxy, with the read timeout, if not 0.
+func throughProxy(t *testing.T, readTimeout time.Duration) (direct *redis.Client, proxy *redistest.Proxy, client *redis.Client) {
+	server := redistest.Start(t)
+	proxy = redistest.StartProxy(t, server.Addr)
+	client = server.Client(func(o *redis.Options) { o.Addr, o.ReadTimeout = proxy.Addr, readTimeout })
+	return server.Client(nil), proxy, client
+}
+
 func TestNoWakeUpIsLostWhileSubscriptionsAreKilled(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client(nil)
@@ -23,35 +32,28 @@ func TestNoWakeUpIsLostWhileSubscriptionsAreKilled(t *testing.T) {
 }
 
 func TestNoWakeUpIsLostWhileConnectionsAreCut(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
 		proxy.Cut()
 		time.Sleep(15 * time.Millisecond)
 	})
-	requireClean(t, server.Client(nil))
+	requireClean(t, direct)
 }
 
 func TestNoWakeUpIsLostWhileRepliesAre(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	passOn(t, managersOf(t, client, 3), 50, time.Second, 60*time.Second, func() {
 		proxy.LoseReplies.Store(true)
 		time.Sleep(50 * time.Millisecond)
 	})
-	requireClean(t, server.Client(nil))
+	requireClean(t, direct)
 }
 
 // A release whose answer was lost is done again, and is no error: the first
 // attempt may have been the one that counted. In redis_queued_locks and others
 // the repetition hits the next holder.
 func TestReleaseWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	m, other := newManager(t, client), newManager(t, direct)
 	for range 20 {
 		l := acquire(t, m, "key", time.Minute)
@@ -68,10 +70,7 @@ func TestReleaseWhoseAnswerIsLost(t *testing.T) {
 
 // ZOOKEEPER-1262: created, but the reply was lost.
 func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	m := newManager(t, client)
 	var last int64
 	for range 20 {
@@ -90,10 +89,7 @@ func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
 
 // A grant handed over in a reply that is lost is found again.
 func TestGrantInALostReply(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	m := newManager(t, client)
 	for range 10 {
 		l := acquire(t, m, "key", time.Minute)
@@ -111,9 +107,7 @@ func TestGrantInALostReply(t *testing.T) {
 // A connection that swallows everything, while new ones would work: the renewal
 // goes over another.
 func TestRenewalOutlivesADeadConnection(t *testing.T) {
-	server := redistest.Start(t)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 10 * time.Second })
+	_, proxy, client := throughProxy(t, 10 * time.Second)
 	m := newManager(t, client)
 	l := acquire(t, m, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
 	confirmed := l.ValidUntil()
@@ -129,10 +123,7 @@ func TestRenewalOutlivesADeadConnection(t *testing.T) {
 // etcd #11456: Lock returned without checking its lease again after the wait.
 // Here the message with the grant comes after the lease has ended.
 func TestGrantMessageThatComesTooLate(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr; o.ReadTimeout = 300 * time.Millisecond })
+	direct, proxy, client := throughProxy(t, 300 * time.Millisecond)
 	m, other := newManager(t, client), newManager(t, direct)
 	holder := acquire(t, other, "key", time.Minute)
 	waiter := m.Lock(ctx, "key", 200*time.Millisecond)
@@ -182,10 +173,7 @@ func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
 // A join whose reply was lost, and that was cancelled then, leaves no member in
 // the line.
 func TestCancelledJoinWhoseAnswerIsLost(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	proxy := redistest.StartProxy(t, server.Addr)
-	client := server.Client(func(o *redis.Options) { o.Addr = proxy.Addr })
+	direct, proxy, client := throughProxy(t, 0)
 	m := newManager(t, client)
 	holder := acquire(t, m, "key", time.Minute)
 	for range 20 {
