@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -214,6 +215,38 @@ func BenchmarkParkedDrain(b *testing.B) {
 		served.Wait()
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "served/s")
+}
+
+// How long after the end of a dead holder's lease the next one has the lock, with
+// so many other keys with a TTL in the database.
+func BenchmarkTakeOver(b *testing.B) {
+	for _, others := range []int{0, 10_000, 100_000} {
+		b.Run(fmt.Sprint(others), func(b *testing.B) {
+			_, client := benchServer(b)
+			m := benchManagers(b, client, 1)[0]
+			pipe := client.Pipeline()
+			for i := range others {
+				pipe.Set(ctx, fmt.Sprint("other", i), "", time.Hour)
+			}
+			if _, err := pipe.Exec(ctx); err != nil && others > 0 {
+				b.Fatal(err)
+			}
+			var late []time.Duration
+			for b.Loop() {
+				client.Set(ctx, "key", "a holder that died", 100*time.Millisecond)
+				ends := time.Now().Add(100 * time.Millisecond)
+				l := m.Lock(ctx, "key", time.Minute)
+				if r := l.Wait(); r.Err != nil {
+					b.Fatal(r.Err)
+				}
+				late = append(late, time.Since(ends))
+				_ = l.Unlock()
+			}
+			slices.Sort(late)
+			b.ReportMetric(float64(late[len(late)/2].Microseconds())/1000, "ms-late-median")
+			b.ReportMetric(float64(late[len(late)-1].Microseconds())/1000, "ms-late-worst")
+		})
+	}
 }
 
 func once(b *testing.B, m *redislock.LockManager, key string) {

@@ -107,7 +107,7 @@ func TestGrantInALostReply(t *testing.T) {
 // A connection that swallows everything, while new ones would work: the renewal
 // goes over another.
 func TestRenewalOutlivesADeadConnection(t *testing.T) {
-	_, proxy, client := throughProxy(t, 10 * time.Second)
+	_, proxy, client := throughProxy(t, 10*time.Second)
 	m := newManager(t, client)
 	l := acquire(t, m, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
 	confirmed := l.ValidUntil()
@@ -123,7 +123,7 @@ func TestRenewalOutlivesADeadConnection(t *testing.T) {
 // etcd #11456: Lock returned without checking its lease again after the wait.
 // Here the message with the grant comes after the lease has ended.
 func TestGrantMessageThatComesTooLate(t *testing.T) {
-	direct, proxy, client := throughProxy(t, 300 * time.Millisecond)
+	direct, proxy, client := throughProxy(t, 300*time.Millisecond)
 	m, other := newManager(t, client), newManager(t, direct)
 	holder := acquire(t, other, "key", time.Minute)
 	waiter := m.Lock(ctx, "key", 200*time.Millisecond)

@@ -177,8 +177,9 @@ func TestKilledHolderIsSucceededWhenItsLeaseEnds(t *testing.T) {
 				require.NoError(t, waiter.Unlock())
 			}
 			t.Logf("taken over %v after the expiry", late)
-			// The best of three: a busy machine delays any single one.
-			require.Less(t, min(late[0], late[1], late[2]), 50*time.Millisecond)
+			// BenchmarkTakeOver measures it. Here it is enough that it is not the
+			// event, which comes 18 s late, that tells of the expiry.
+			require.Less(t, min(late[0], late[1], late[2]), time.Second)
 		})
 	}
 }
