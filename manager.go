@@ -43,8 +43,8 @@ type LockManager struct {
 }
 
 // NewLockManager returns a manager that works through client, which it neither
-// closes nor configures. It needs Redis 6.2 or newer, or a server compatible
-// with that: a single one, or the master that a Sentinel names.
+// closes nor configures. It needs a single Redis, 6.2 or newer, or a server
+// compatible with that; clients of a cluster or a ring are refused.
 //
 // Nothing is sent, except with KeyspaceRequired.
 func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
@@ -69,7 +69,7 @@ func (m *LockManager) setUp(opts []Option) error {
 	}
 	switch m.client.(type) {
 	case *redis.ClusterClient, *redis.Ring:
-		return invalid("client is a %T: only a single Redis or a Sentinel's master is supported", m.client)
+		return invalid("client is a %T: only a single Redis is supported", m.client)
 	}
 	for _, opt := range opts {
 		if opt == nil {
