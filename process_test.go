@@ -122,6 +122,9 @@ func (c *child) signal(s syscall.Signal) {
 	require.NoError(c.t, c.cmd.Process.Signal(s))
 }
 
+// stop puts the process to sleep.
+func (c *child) stop() { redistest.Stop(c.t, c.cmd.Process) }
+
 // Processes share one line.
 func TestOneLineForAllProcesses(t *testing.T) {
 	server := redistest.Start(t)
@@ -248,7 +251,7 @@ func TestWaiterAsleepAcrossItsGrant(t *testing.T) {
 	last := m.Lock(ctx, "key", time.Minute)
 	awaitWaiters(t, client, "key", 3)
 
-	sleeper.signal(syscall.SIGSTOP)
+	sleeper.stop()
 	require.NoError(t, holder.Unlock())
 	require.True(t, soon(t, behind).OK(), "the line goes on when the sleeper's lease has ended")
 	sleeper.signal(syscall.SIGCONT)
@@ -281,7 +284,7 @@ func TestHolderAsleepBeyondItsLease(t *testing.T) {
 	sleeper.hear("held a")
 	next := m.Lock(ctx, "key", time.Minute)
 	awaitWaiters(t, client, "key", 1)
-	sleeper.signal(syscall.SIGSTOP)
+	sleeper.stop()
 	require.True(t, soon(t, next).OK())
 	sleeper.signal(syscall.SIGCONT)
 	require.Contains(t, sleeper.hear("done a"), redislock.ErrLost.Error())
