@@ -25,6 +25,7 @@ type bubble struct {
 	client  *redis.Client
 	manager *redislock.LockManager
 	frozen  atomic.Bool // nothing gets through any more, in either direction
+	deaf    atomic.Bool // connections end when they subscribe
 }
 
 // inBubble runs a test in a bubble.
@@ -74,6 +75,10 @@ func newBubbleConn(conn net.Conn, b *bubble) *bubbleConn {
 }
 
 func (c *bubbleConn) Write(p []byte) (int, error) {
+	if c.bubble.deaf.Load() && bytes.Contains(p, []byte("subscribe\r\n")) {
+		_ = c.Close()
+		return 0, net.ErrClosed
+	}
 	if !c.bubble.frozen.Load() {
 		c.written <- bytes.Clone(p)
 	}

@@ -147,3 +147,22 @@ func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
 		require.NoError(t, acquire(t, b.manager, "key", time.Minute).Unlock())
 	})
 }
+
+// Without a subscription nobody can be handed the lock; but nobody hangs.
+func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.deaf.Store(true)
+		require.NoError(t, b.server.Set("key", "a holder that died"))
+		b.server.SetTTL("key", 5*time.Second)
+		first := b.manager.Lock(ctx, "key", time.Minute)
+		second := b.manager.Lock(ctx, "key", time.Minute)
+		start := time.Now()
+		require.NoError(t, first.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), 6*time.Second+100*time.Millisecond)
+		start = time.Now()
+		require.NoError(t, first.Unlock())
+		require.NoError(t, second.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), time.Second+100*time.Millisecond)
+		require.NoError(t, second.Unlock())
+	})
+}
