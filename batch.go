@@ -170,7 +170,7 @@ func (m *LockManager) takeBatch() *batch {
 
 const (
 	// fenceAge is how far the fence may fall behind the server's clock while
-	// tokens are drawn by plain commands: see docs/protocol.md, Tokens.
+	// tokens are drawn by plain commands: see G10 in docs/protocol.md.
 	fenceAge = 10 * time.Millisecond
 
 	// fenceTTL is when an unused fence goes. A new one starts from the clock.

@@ -81,6 +81,9 @@ func FuzzKeys(f *testing.F) {
 		f.Add(key, key+"}")
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
+		if a == "" || b == "" {
+			return // refused before it comes to keys
+		}
 		checkKeys(t, a)
 		if a != b && keysOf(a).queue == keysOf(b).queue {
 			t.Fatalf("%q and %q share %q", a, b, keysOf(a).queue)
