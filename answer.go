@@ -11,9 +11,9 @@ import (
 // holds m.mu.
 
 const (
-	maxAttempts        = 4 // of a request that a caller waits for
-	maxReleaseAttempts = 6 // of a release, while there is no lease that it would shorten
-	maxRefusals        = 20
+	maxAttempts        = 4  // of a request that a caller waits for
+	maxReleaseAttempts = 6  // of a release, before Unlock returns an error
+	maxRefusals        = 20 // likewise, by a Redis that answers but is not ready
 )
 
 // tryAgain decides whether an op that failed unsettled is sent once more, and
@@ -32,7 +32,15 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		// One who stands in the line waits for Redis to come back.
 		return l.state == waiting && (l.joined || o.attempts < maxAttempts)
 	case opRelease:
-		return o.attempts < maxReleaseAttempts || now.Before(l.validUntil) || isAnswer(err) && o.attempts < maxRefusals
+		limit := maxReleaseAttempts
+		if isAnswer(err) {
+			limit = maxRefusals
+		}
+		if o.attempts < limit {
+			return true
+		}
+		l.confirmed(err) // it may take long, and Unlock must not
+		return now.Before(l.validUntil)
 	default:
 		if o.copies.settled || o.copies.n > 1 {
 			return false
@@ -300,7 +308,7 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 	}
 	switch {
 	case err != nil:
-		l.cleanErr = err
+		l.confirmed(err)
 		if m.closed && m.closeErr == nil {
 			m.closeErr = err
 		}
@@ -309,7 +317,7 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 	case !r.released && l.token != 0 && errors.Is(l.err, ErrReleased) && !o.uncertain:
 		// Not so after an attempt whose answer was lost: that one may have
 		// released it.
-		l.cleanErr = causes{ErrNotHeld, ErrLost, errTakenAway}
+		l.confirmed(causes{ErrNotHeld, ErrLost, errTakenAway})
 		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	}

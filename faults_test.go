@@ -348,3 +348,29 @@ func TestLocksLeftToExpireAreForgotten(t *testing.T) {
 	require.NoError(t, last.Unlock())
 	require.Less(t, m.Remembered(), 400)
 }
+
+// With Redis gone, Unlock says so, and does not wait for the end of a long lease.
+// The release is made up for when Redis is back.
+func TestUnlockWithoutRedis(t *testing.T) {
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	client := server.Client(func(o *redis.Options) { o.DialerRetries = 1 })
+	m := newManager(t, client)
+	l := acquire(t, m, "key", time.Hour)
+	server.Kill()
+	unlocked := make(chan error, 1)
+	go func() { unlocked <- l.Unlock() }()
+	select {
+	case err := <-unlocked:
+		require.Error(t, err)
+		require.NotErrorIs(t, err, redislock.ErrNotHeld)
+	case <-time.After(15 * time.Second):
+		t.Fatal("Unlock hangs")
+	}
+	require.ErrorIs(t, l.Err(), redislock.ErrReleased)
+	server.Run()
+	eventually(t, "released after all", func() bool {
+		n, err := client.Exists(ctx, "key").Result()
+		return err == nil && n == 0
+	})
+	requireClean(t, client)
+}

@@ -65,8 +65,8 @@ type Lock struct {
 	cancel     context.CancelCauseFunc
 	stopCtx    func() bool
 
-	cleaned  chan struct{} // made by Unlock: closed by forget
-	cleanErr error         // what came of the release; not changed after that
+	cleaned  chan struct{} // made by Unlock: closed by confirmed
+	cleanErr error         // what came of the release; not changed after cleaned is closed
 
 	renewAt  time.Time // when the next renewal is due
 	renewEnd time.Time // when the longest hold is over
@@ -144,8 +144,8 @@ func (l *Lock) Err() error {
 //
 // Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
 // a release has to go through also when the caller's context has ended. If Redis
-// cannot be reached it returns what the network said, and the lease ends by
-// itself. It does not wait where the caller has nothing to lose by it: a lock
+// cannot be reached in several attempts it returns what the network said; the
+// manager goes on trying until the lease ends by itself. It does not wait where the caller has nothing to lose by it: a lock
 // that was lost or has failed is cleaned up after behind his back.
 func (l *Lock) Unlock() error {
 	if err := l.unlock(); err != nil {
@@ -306,8 +306,15 @@ func (m *LockManager) forget(l *Lock) {
 	l.state = gone
 	l.trace, l.joined = false, false
 	m.disown(l)
+	l.confirmed(nil)
+}
+
+// confirmed lets Unlock return, once.
+func (l *Lock) confirmed(err error) {
 	if l.cleaned != nil {
+		l.cleanErr = err
 		close(l.cleaned)
+		l.cleaned = nil
 	}
 }
 
