@@ -24,6 +24,7 @@ type events struct {
 	m       *LockManager
 	db      int
 	running sync.WaitGroup // listen and sync
+	quit    chan struct{}  // closed by close
 
 	// Guarded by the manager's mutex.
 
@@ -49,6 +50,7 @@ var freeing = map[string]bool{"expired": true, "del": true, "evicted": true, "re
 
 func (e *events) init(m *LockManager) {
 	e.m = m
+	e.quit = make(chan struct{})
 	e.watched = make(map[string]*line)
 	e.changed = make(map[string]bool)
 	if c, ok := m.client.(interface{ Options() *redis.Options }); ok {
@@ -67,6 +69,7 @@ func (e *events) start() {
 
 // close ends listen and sync and waits for them.
 func (e *events) close() {
+	close(e.quit)
 	e.m.mu.Lock()
 	ps := e.pubsub
 	e.m.mu.Unlock()
@@ -182,7 +185,7 @@ func (e *events) listen() {
 		e.m.mu.Unlock()
 
 		began := time.Now()
-		_, err := e.receive(ps)
+		err := e.receive(ps)
 		if time.Since(began) > time.Second {
 			failures = 0
 		}
@@ -204,34 +207,25 @@ func (e *events) listen() {
 			return
 		}
 		if failures > 0 {
-			e.pause(backoff(failures))
-		}
-	}
-}
-
-// pause sleeps, but not beyond close.
-func (e *events) pause(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(min(d, 10*time.Millisecond)) {
-		e.m.mu.Lock()
-		closed := e.m.closed
-		e.m.mu.Unlock()
-		if closed {
-			return
+			select {
+			case <-time.After(backoff(failures)):
+			case <-e.quit:
+			}
 		}
 	}
 }
 
 // receive subscribes, and takes in messages until the connection fails or goes
-// silent. It tells whether grants could arrive.
-func (e *events) receive(ps *redis.PubSub) (ready bool, err error) {
+// silent.
+func (e *events) receive(ps *redis.PubSub) error {
 	ctx := context.Background()
 	own := grantChannel + e.m.id
 	subscribing, cancel := context.WithTimeout(ctx, eventsTimeout)
 	defer cancel()
 	if err := ps.Subscribe(subscribing, own); err != nil {
-		return false, err
+		return err
 	}
-	pinged := false
+	ready, pinged := false, false
 	for {
 		timeout := idleBeforePing
 		if pinged || !ready {
@@ -239,22 +233,21 @@ func (e *events) receive(ps *redis.PubSub) (ready bool, err error) {
 		}
 		msg, err := ps.ReceiveTimeout(ctx, timeout)
 		var slow net.Error
-		var answer redis.Error
 		switch {
 		case err == nil:
 			pinged = false
 		case errors.As(err, &slow) && slow.Timeout():
 			if pinged || !ready {
-				return ready, fmt.Errorf("subscription is silent: %w", err)
+				return fmt.Errorf("subscription is silent: %w", err)
 			}
 			// The health check of PubSub.Channel would be content with having
 			// sent the ping.
 			if err := ps.Ping(ctx); err != nil {
-				return ready, err
+				return err
 			}
 			pinged = true
 			continue
-		case ready && errors.As(err, &answer) && redis.HasErrorPrefix(err, "NOPERM"):
+		case ready && redis.HasErrorPrefix(err, "NOPERM"):
 			// The grant channel was allowed, so this is about keyspace events.
 			e.m.mu.Lock()
 			e.refused = true
@@ -262,14 +255,14 @@ func (e *events) receive(ps *redis.PubSub) (ready bool, err error) {
 			e.note("keyspace events may not be subscribed to", err)
 			continue
 		default:
-			return ready, err
+			return err
 		}
 
 		switch msg := msg.(type) {
 		case *redis.Subscription:
 			if msg.Kind == "subscribe" && msg.Channel == own {
 				if ready {
-					return true, errors.New("subscription was renewed unasked")
+					return errors.New("subscription was renewed unasked")
 				}
 				ready = true
 				e.subscribed()

@@ -115,6 +115,17 @@ func (ln *line) joined() *Lock {
 	return nil
 }
 
+// next takes the first out of unsent, and all who have left meanwhile.
+func (ln *line) next() *Lock {
+	ln.unsent = slices.DeleteFunc(ln.unsent, func(l *Lock) bool { return l.state != waiting })
+	if len(ln.unsent) == 0 {
+		return nil
+	}
+	l := ln.unsent[0]
+	ln.unsent = ln.unsent[1:]
+	return l
+}
+
 // seemsFree tells whether a plain claim is worth a try: nobody waits or is
 // being served here, and the key was not found taken of late.
 func (ln *line) seemsFree(now time.Time) bool {
@@ -127,14 +138,9 @@ func (m *LockManager) pump(ln *line) {
 		return
 	}
 	if ln.seemsFree(time.Now()) {
-		for len(ln.unsent) > 0 {
-			l := ln.unsent[0]
-			ln.unsent = ln.unsent[1:]
-			if l.state == waiting {
-				ln.claiming = true
-				m.claim(l)
-				return
-			}
+		if l := ln.next(); l != nil {
+			ln.claiming = true
+			m.claim(l)
 		}
 		return
 	}
@@ -297,10 +303,10 @@ func (m *LockManager) tick(ln *line) {
 // subscription, without which nobody can wait in the queue. The caller holds
 // m.mu.
 func (m *LockManager) knock(ln *line) {
-	ln.unsent = slices.DeleteFunc(ln.unsent, func(l *Lock) bool { return l.state != waiting })
-	if ln.acquiring == 0 && len(ln.unsent) > 0 {
-		l := ln.unsent[0]
-		ln.unsent = ln.unsent[1:]
+	if ln.acquiring > 0 {
+		return
+	}
+	if l := ln.next(); l != nil {
 		m.sendAcquire(&op{kind: opAcquire, lock: l})
 	}
 }
