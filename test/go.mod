@@ -4,4 +4,14 @@ go 1.26.0
 
 replace github.com/redislock/redislock => ../
 
-require golang.org/x/sys v0.49.0
+require (
+	github.com/redis/go-redis/v9 v9.23.0
+	github.com/redislock/redislock v0.0.0-00010101000000-000000000000
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
+)

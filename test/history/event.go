@@ -72,6 +72,7 @@ type Event struct {
 	Took       int64  `json:"took,omitempty"` // ns
 	Goroutines int    `json:"goroutines,omitempty"`
 	Name       string `json:"name,omitempty"`
+	Target     string `json:"target,omitempty"` // Fault: what the processes that it is aimed at begin with; empty: all
 }
 
 // Now reads CLOCK_MONOTONIC, which all processes of a machine share.

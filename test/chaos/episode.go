@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redislock/redislock/test/history"
+)
+
+// The load of an episode. TTLs are short, so that what costs a TTL can happen
+// often.
+const (
+	slots    = 3 // workers at a time
+	managers = 2 // of each worker
+	callers  = 4 // of each manager
+	minTTL   = 200 * time.Millisecond
+	maxTTL   = time.Second
+
+	// How long all callers may take to finish once nothing is in the way.
+	patience = 30 * time.Second
+)
+
+var keys = []string{"chaos-0", "chaos-1", "chaos-2"}
+
+// An episode is one kind of fault, again and again, against a Redis and workers of
+// its own.
+type episode struct {
+	fault fault
+	seed  uint64
+	dir   string
+
+	server       *server
+	resource     *process
+	resourceAddr string
+	log          *history.Log
+	proxies      [slots]*proxy
+
+	power sync.Mutex // held while Redis is stopped or restarted
+
+	mu       sync.Mutex
+	rng      *rand.Rand
+	workers  [slots]*process
+	started  int
+	injected map[string]int
+	broken   []string // what went wrong other than a guarantee
+	ending   bool
+}
+
+// outcome is what the episode leaves to the checkers.
+type outcome struct {
+	events   []history.Event
+	lives    []string
+	leftover []string
+	healedAt int64
+	injected map[string]int
+	broken   []string
+}
+
+// run lets the workers work for a moment, hurts them for the given time, heals
+// everything, and waits until all have finished.
+func (e *episode) run(hurt time.Duration) (out outcome, err error) {
+	if e.log, err = history.Create(filepath.Join(e.dir, "controller.log"), "controller"); err != nil {
+		return out, err
+	}
+	if e.server, err = startServer(e.dir, e.fault.movableClock); err != nil {
+		return out, err
+	}
+	defer e.server.close()
+	defer e.killAll()
+	if err := e.startResource(); err != nil {
+		return out, err
+	}
+	for slot := range slots {
+		if e.proxies[slot], err = startProxy(e.server.addr, e.seed+uint64(slot)); err != nil {
+			return out, err
+		}
+		defer e.proxies[slot].close()
+	}
+	for slot := range slots {
+		if err := e.startWorker(slot); err != nil {
+			return out, err
+		}
+	}
+
+	time.Sleep(300 * time.Millisecond)
+	for end := time.Now().Add(hurt); time.Now().Before(end); {
+		e.fault.inject(e)
+		time.Sleep(e.upTo(300 * time.Millisecond))
+	}
+	if e.fault.movableClock {
+		time.Sleep(5 * maxTTL) // for leases that were made longer by a clock set back
+	}
+	e.mu.Lock()
+	e.ending = true
+	e.mu.Unlock()
+	for _, p := range e.proxies {
+		p.set(weather{})
+	}
+	out.healedAt = history.Now()
+	e.log.Add(history.Event{At: out.healedAt, Kind: history.Healed})
+
+	time.Sleep(maxTTL + 500*time.Millisecond)
+	e.finish()
+	time.Sleep(maxTTL)
+	out.leftover, err = e.leftover()
+	if err != nil {
+		return out, err
+	}
+	if err := e.server.admin.Shutdown(context.Background()).Err(); err != nil && !errors.Is(err, io.EOF) {
+		e.complain("shutdown: %v", err)
+	}
+	out.lives, out.injected, out.broken = e.server.lives, e.injected, e.broken
+	logs, err := filepath.Glob(filepath.Join(e.dir, "*.log"))
+	if err != nil {
+		return out, err
+	}
+	for _, path := range logs {
+		if strings.HasSuffix(path, "redis.log") {
+			continue
+		}
+		events, err := history.Read(path)
+		if err != nil {
+			return out, err
+		}
+		out.events = append(out.events, events...)
+	}
+	return out, nil
+}
+
+// finish has the workers end what they have begun, and waits until they have.
+func (e *episode) finish() {
+	workers := e.current()
+	for _, w := range workers {
+		w.stdin.Close()
+	}
+	deadline := time.After(patience)
+	for _, w := range workers {
+		select {
+		case <-w.gone:
+		case <-deadline:
+			// Says where it hangs, and ends.
+			_ = w.cmd.Process.Signal(syscall.SIGQUIT)
+			<-w.gone
+			e.complain("%s had not finished %v after all was healed; its goroutines are in %s.stderr", w.name, patience, w.name)
+		}
+	}
+}
+
+// leftover lists the keys that are still in Redis, with their TTLs.
+func (e *episode) leftover() (left []string, err error) {
+	ctx := context.Background()
+	names, err := e.server.admin.Keys(ctx, "*").Result()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		ttl, err := e.server.admin.PTTL(ctx, name).Result()
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, fmt.Sprintf("%s %v", name, ttl))
+	}
+	return left, nil
+}
+
+func (e *episode) complain(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.broken = append(e.broken, fmt.Sprintf(format, args...))
+}
+
+// upTo returns a random duration from the episode's seed.
+func (e *episode) upTo(d time.Duration) time.Duration { return time.Duration(e.below(int64(d))) }
+
+func (e *episode) below(n int64) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rng.Int64N(n)
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redislock/redislock/test/history"
+)
+
+// A fault is something that goes wrong. inject does it once, and returns when it
+// is over.
+type fault struct {
+	name string
+	// Redis forgets, or its clock lies: a key may be given to a second holder.
+	// The rest of the promises stands.
+	secondClass  bool
+	crash        bool // the workers kill themselves at a step of their conversation with Redis
+	movableClock bool
+	inject       func(*episode)
+}
+
+// faults of the first class come first: every promise has to hold.
+func faults() []fault {
+	first := []fault{
+		{name: "kill -9 of the holder", inject: func(e *episode) { e.kill("holder") }},
+		{name: "kill -9 of the head of the line", inject: func(e *episode) { e.kill("head") }},
+		{name: "kill -9 of a waiter", inject: func(e *episode) { e.kill("waiter") }},
+		{name: "stop a process for longer than a TTL", inject: stopProcess},
+		{name: "CLIENT KILL pubsub", inject: func(e *episode) { e.killConnections("pubsub") }},
+		{name: "CLIENT KILL normal", inject: func(e *episode) { e.killConnections("normal") }},
+		{name: "latency", inject: latency},
+		{name: "black hole", inject: func(e *episode) { e.hole(true, true) }},
+		{name: "requests get lost", inject: func(e *episode) { e.hole(true, false) }},
+		{name: "replies get lost", inject: func(e *episode) { e.hole(false, true) }},
+		{name: "connections reset", inject: reset},
+		{name: "executed, then cut", inject: loseReplies},
+		{name: "DEBUG SLEEP", inject: debugSleep},
+		{name: "Redis stopped (SIGSTOP)", inject: freeze},
+		{name: "notifications switched off", inject: silence},
+		{name: "SCRIPT FLUSH", inject: scriptFlush},
+		{name: "kill -9 of Redis, restart with AOF", inject: func(e *episode) { e.restart(true) }},
+		{name: "a foreign locker", inject: foreign},
+	}
+	all := append([]fault{{name: "none", inject: func(*episode) { time.Sleep(100 * time.Millisecond) }}}, first...)
+	all = append(all,
+		fault{name: "kill -9 of oneself at any step", crash: true, inject: func(*episode) { time.Sleep(100 * time.Millisecond) }},
+		fault{name: "all of these, two at a time", inject: func(e *episode) {
+			var both sync.WaitGroup
+			for range 2 {
+				one := first[e.below(int64(len(first)))]
+				both.Go(func() { one.inject(e) })
+			}
+			both.Wait()
+		}},
+		fault{name: "FLUSHALL", secondClass: true, inject: flush},
+		fault{name: "kill -9 of Redis, restart empty", secondClass: true, inject: func(e *episode) { e.restart(false) }},
+		fault{name: "eviction", secondClass: true, inject: evict},
+		fault{name: "the server's clock jumps", secondClass: true, movableClock: true, inject: moveClock},
+	)
+	return all
+}
+
+// nobody is the target of a fault that touches no connection.
+const nobody = "nobody"
+
+// count records that a fault begins, and whom it is aimed at: processes whose
+// names begin with target, all if it is empty.
+func (e *episode) count(name, target string) {
+	e.log.Add(history.Event{Kind: history.Fault, Name: name, Target: target})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.injected[name]++
+}
+
+func (e *episode) key() string { return keys[e.below(int64(len(keys)))] }
+
+// victim returns the process that holds a key, or one whose caller waits for it,
+// or nil if there is none just now.
+func (e *episode) victim(role string) *process {
+	ctx := context.Background()
+	key := e.key()
+	if role == "holder" {
+		return e.owner(e.server.admin.Get(ctx, key).Val())
+	}
+	// A member is manager:ttl:seq:value.
+	members := e.server.admin.ZRange(ctx, "redislock:queue:{"+key+"}", 0, -1).Val()
+	if len(members) == 0 {
+		return nil
+	}
+	at := int64(0)
+	if role == "waiter" {
+		at = e.below(int64(len(members)))
+	}
+	parts := strings.SplitN(members[at], ":", 4)
+	return e.owner(parts[len(parts)-1])
+}
+
+func (e *episode) kill(role string) {
+	if p := e.victim(role); p != nil {
+		e.count("kill -9 of a "+role, p.name)
+		_ = p.cmd.Process.Kill()
+		<-p.gone
+	}
+}
+
+func stopProcess(e *episode) {
+	p := e.victim([]string{"holder", "head", "waiter"}[e.below(3)])
+	if p == nil {
+		return
+	}
+	e.count("SIGSTOP", p.name)
+	e.log.Add(history.Event{Process: p.name, Kind: history.Stopped})
+	if p.cmd.Process.Signal(syscall.SIGSTOP) != nil {
+		return
+	}
+	time.Sleep(maxTTL/2 + e.upTo(maxTTL))
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	e.log.Add(history.Event{Process: p.name, Kind: history.Resumed})
+}
+
+func (e *episode) killConnections(kind string) {
+	e.count("CLIENT KILL "+kind, "")
+	e.server.admin.ClientKillByFilter(context.Background(), "TYPE", kind, "SKIPME", "yes")
+}
+
+// through changes the weather between one worker, or all of them, and Redis for a
+// while.
+func (e *episode) through(name string, w weather, while time.Duration) {
+	slot := e.below(slots + 1)
+	target, hit := "", e.proxies[:]
+	if slot < slots {
+		target, hit = fmt.Sprintf("w%d.", slot), hit[slot:slot+1]
+	}
+	e.count(name, target)
+	for _, p := range hit {
+		p.set(w)
+	}
+	time.Sleep(while)
+	for _, p := range hit {
+		p.set(weather{})
+	}
+}
+
+func latency(e *episode) {
+	e.through("latency", weather{delay: e.upTo(30 * time.Millisecond), jitter: 1 + e.upTo(30*time.Millisecond)}, 200*time.Millisecond+e.upTo(time.Second))
+}
+
+func (e *episode) hole(requests, replies bool) {
+	e.through("black hole", weather{dropRequests: requests, dropReplies: replies, refuse: e.below(2) == 0}, 50*time.Millisecond+e.upTo(2*maxTTL))
+}
+
+func loseReplies(e *episode) {
+	e.through("lost replies", weather{loseReply: 0.05}, 100*time.Millisecond+e.upTo(500*time.Millisecond))
+}
+
+func reset(e *episode) {
+	slot := e.below(slots)
+	e.count("reset", fmt.Sprintf("w%d.", slot))
+	e.proxies[slot].reset()
+}
+
+func debugSleep(e *episode) {
+	e.count("DEBUG SLEEP", "")
+	e.server.admin.Do(context.Background(), "debug", "sleep", (e.upTo(maxTTL*3/2) + 50*time.Millisecond).Seconds())
+}
+
+func freeze(e *episode) {
+	e.power.Lock()
+	defer e.power.Unlock()
+	e.count("SIGSTOP of Redis", "")
+	_ = e.server.cmd.Process.Signal(syscall.SIGSTOP)
+	time.Sleep(50*time.Millisecond + e.upTo(maxTTL*3/2))
+	_ = e.server.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+func silence(e *episode) {
+	e.count("notifications off", nobody)
+	e.server.admin.ConfigSet(context.Background(), "notify-keyspace-events", "")
+}
+
+func scriptFlush(e *episode) {
+	e.count("SCRIPT FLUSH", nobody)
+	e.server.admin.ScriptFlush(context.Background())
+}
+
+func flush(e *episode) {
+	e.count("FLUSHALL", "")
+	e.server.admin.FlushAll(context.Background())
+}
+
+// restart kills Redis and starts it again, with what it remembers or with nothing.
+func (e *episode) restart(remember bool) {
+	e.power.Lock()
+	defer e.power.Unlock()
+	e.count("restart of Redis", "")
+	e.server.kill()
+	if !remember {
+		e.server.begin()
+	}
+	time.Sleep(e.upTo(500 * time.Millisecond))
+	if err := e.server.run(); err != nil {
+		e.complain("%v", err)
+	}
+}
+
+// foreign takes and releases a key as any locker does that knows nothing of this
+// library.
+func foreign(e *episode) {
+	ctx, key := context.Background(), e.key()
+	value := fmt.Sprintf("foreign:%d", e.below(1<<62))
+	for range 200 {
+		if e.server.admin.SetNX(ctx, key, value, minTTL+e.upTo(maxTTL-minTTL)).Val() {
+			e.count("foreign lock", nobody)
+			time.Sleep(e.upTo(100 * time.Millisecond))
+			if e.below(5) > 0 {
+				e.server.admin.Eval(ctx, "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end", []string{key}, value)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// evict has Redis run short of memory until it throws keys away.
+func evict(e *episode) {
+	ctx, admin := context.Background(), e.server.admin
+	e.count("eviction", "")
+	admin.ConfigSet(ctx, "maxmemory-policy", "allkeys-random")
+	used := int64(0)
+	for _, section := range admin.InfoMap(ctx, "memory").Val() {
+		fmt.Sscan(section["used_memory"], &used)
+	}
+	admin.ConfigSet(ctx, "maxmemory", fmt.Sprint(used+64<<10))
+	for i := range 20 {
+		admin.Set(ctx, fmt.Sprintf("filler-%d", i), strings.Repeat("x", 8<<10), 0)
+		time.Sleep(10 * time.Millisecond)
+	}
+	admin.ConfigSet(ctx, "maxmemory", "0")
+	for i := range 20 {
+		admin.Del(ctx, fmt.Sprintf("filler-%d", i))
+	}
+}
+
+func moveClock(e *episode) {
+	jump := e.upTo(4*maxTTL) - 2*maxTTL
+	e.count("clock jump", "")
+	if err := e.server.setClock(jump); err != nil {
+		e.complain("clock: %v", err)
+	}
+	time.Sleep(e.upTo(maxTTL))
+}
