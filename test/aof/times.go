@@ -1,0 +1,82 @@
+package aof
+
+import "math"
+
+// A span is when a step took place: Unix time in ms, both inclusive.
+type span struct{ earliest, latest int64 }
+
+// Span returns when a step took place, as narrow as the history tells: by its
+// second, by the deadlines and token floors set in it, and by those of the steps
+// around it. If the server's clock was set, spans mean nothing.
+func (l *Log) Span(step int) (earliest, latest int64) {
+	if step < 0 || step >= len(l.spans) {
+		return 0, math.MaxInt64
+	}
+	s := l.spans[step]
+	return s.earliest, s.latest
+}
+
+// times gathers what is known of the time of each step.
+type times struct {
+	steps []moment
+	last  *moment
+}
+
+type moment struct {
+	second  int64 // of the annotation, in ms; 0: unknown
+	exact   int64 // ms; 0: unknown
+	raise   int64 // the fence was raised to this time in ms
+	entries int
+}
+
+// entry takes in that an entry comes next.
+func (t *times) entry(e Entry) {
+	for len(t.steps) <= e.Step {
+		t.steps = append(t.steps, moment{})
+	}
+	t.last = &t.steps[e.Step]
+	t.last.second = e.Second * 1000
+	t.last.entries++
+}
+
+func (t *times) exactly(ms int64) { t.last.exact = ms }
+
+// raised: the fence was raised to a time in microseconds. Scripts raise it to the
+// clock's time; claims, which are a step of one command, to less.
+func (t *times) raised(us int64) { t.last.raise = us / 1000 }
+
+// settle narrows the spans by each other.
+func (t *times) settle() []span {
+	spans := make([]span, len(t.steps))
+	// The next annotation is after the whole step. Its own may be before a
+	// deadline set in it, if the step was slow: it dates from the beginning.
+	next := int64(math.MaxInt64)
+	for i := len(t.steps) - 1; i >= 0; i-- {
+		m := &t.steps[i]
+		latest := int64(math.MaxInt64)
+		if m.second > 0 {
+			latest = m.second + 999
+		}
+		spans[i] = span{m.second, latest}
+		if m.exact == 0 && m.entries > 1 {
+			m.exact = m.raise
+		}
+		if plausible := m.exact >= m.second && m.exact <= max(next, latest); m.exact > 0 && plausible {
+			spans[i] = span{m.exact, m.exact}
+		}
+		if m.second > 0 {
+			next = m.second + 999
+		}
+	}
+	earliest := int64(0)
+	for i := range spans {
+		earliest = max(earliest, spans[i].earliest)
+		spans[i].earliest = earliest
+	}
+	latest := int64(math.MaxInt64)
+	for i := len(spans) - 1; i >= 0; i-- {
+		latest = min(latest, spans[i].latest)
+		spans[i].latest = latest
+	}
+	return spans
+}
