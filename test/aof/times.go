@@ -5,12 +5,15 @@ import "math"
 // A span is when a step took place: Unix time in ms, both inclusive.
 type span struct{ earliest, latest int64 }
 
+// never is later than anything.
+const never = math.MaxInt64 / 2
+
 // Span returns when a step took place, as narrow as the history tells: by its
 // second, by the deadlines and token floors set in it, and by those of the steps
 // around it. If the server's clock was set, spans mean nothing.
 func (l *Log) Span(step int) (earliest, latest int64) {
 	if step < 0 || step >= len(l.spans) {
-		return 0, math.MaxInt64
+		return 0, never
 	}
 	s := l.spans[step]
 	return s.earliest, s.latest
@@ -50,18 +53,22 @@ func (t *times) settle() []span {
 	spans := make([]span, len(t.steps))
 	// The next annotation is after the whole step. Its own may be before a
 	// deadline set in it, if the step was slow: it dates from the beginning.
-	next := int64(math.MaxInt64)
+	next := int64(never)
 	for i := len(t.steps) - 1; i >= 0; i-- {
 		m := &t.steps[i]
-		latest := int64(math.MaxInt64)
+		latest := int64(never)
 		if m.second > 0 {
 			latest = m.second + 999
 		}
 		spans[i] = span{m.second, latest}
-		if m.exact == 0 && m.entries > 1 {
+		if m.exact == 0 && m.entries > 1 { // a script; claims are steps of one
 			m.exact = m.raise
 		}
-		if plausible := m.exact >= m.second && m.exact <= max(next, latest); m.exact > 0 && plausible {
+		bound := max(latest, next)
+		if next == never {
+			bound = latest + 1000
+		}
+		if m.exact > 0 && m.exact >= m.second && m.exact <= bound {
 			spans[i] = span{m.exact, m.exact}
 		}
 		if m.second > 0 {
@@ -73,7 +80,7 @@ func (t *times) settle() []span {
 		earliest = max(earliest, spans[i].earliest)
 		spans[i].earliest = earliest
 	}
-	latest := int64(math.MaxInt64)
+	latest := int64(never)
 	for i := len(spans) - 1; i >= 0; i-- {
 		latest = min(latest, spans[i].latest)
 		spans[i].latest = latest

@@ -217,7 +217,7 @@ func (r *run) violation(guarantee, checker, key string, ops []string, format str
 // mono turns the server's time in ms into CLOCK_MONOTONIC.
 func (r *run) mono(ms int64) int64 {
 	if ms >= math.MaxInt64/int64(time.Millisecond) {
-		return math.MaxInt64
+		return math.MaxInt64 // unknown
 	}
 	return ms*int64(time.Millisecond) - r.WallMinusMono
 }
@@ -226,9 +226,7 @@ func (r *run) mono(ms int64) int64 {
 // CLOCK_MONOTONIC, both inclusive.
 func (r *run) span(step int) (earliest, latest int64) {
 	from, to := r.log.Span(step)
-	if to < math.MaxInt64 {
-		to++ // the server's time is cut off to whole milliseconds
-	}
+	to++ // the server's time is cut off to whole milliseconds
 	return r.mono(from), r.mono(to)
 }
 

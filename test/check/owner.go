@@ -64,13 +64,20 @@ func checkOwners(r *run) {
 }
 
 // checkLease: the deadline is the time of the SET and the TTL that was asked for.
+// So the deadline less the TTL has to lie within what is known of the step, and
+// between the call and the grant.
 func (r *run) checkLease(o *op, hold *aof.Hold) {
 	if !r.steady() || hold.Deadlines[0].At == 0 {
 		return
 	}
 	r.examined("G8", "leases", 1)
 	at := hold.Deadlines[0].At - o.ttl.Milliseconds()
-	if from, to := r.log.Span(hold.Step); at < from || at > to {
+	from, to := r.log.Span(hold.Step)
+	from = max(from, (o.call.At-clockError+r.WallMinusMono)/1e6)
+	if hold == o.hold {
+		to = min(to, (o.granted.At+clockError+r.WallMinusMono)/1e6)
+	}
+	if at < from || at > to {
 		r.violation("G8", "leases", o.key, []string{o.name},
 			"%s was set with a deadline %d ms off what its TTL of %v makes (entry %d)",
 			o.name, max(from-at, at-to), o.ttl, hold.Serial)
@@ -85,7 +92,7 @@ func (r *run) unjust(o *op, hold, next *aof.Hold) string {
 	_, latest := r.log.Span(hold.EndStep)
 	switch hold.End {
 	case aof.Unlink:
-		if latest < math.MaxInt64 && latest+lateSecond < hold.Last() && r.steady() {
+		if latest+lateSecond < hold.Last() && r.steady() {
 			return fmt.Sprintf("at least %d ms before its deadline", hold.Last()-latest)
 		}
 	case aof.Replace:
@@ -170,7 +177,7 @@ func checkProlongations(r *run) {
 			switch {
 			case !asked:
 				bad("nobody had asked for that")
-			case r.steady() && to < math.MaxInt64 && f.Deadline > to+lateSecond+longest.Milliseconds():
+			case r.steady() && f.Deadline > to+lateSecond+longest.Milliseconds():
 				bad("to %d ms beyond what was asked for", f.Deadline-to-longest.Milliseconds())
 			}
 		}
