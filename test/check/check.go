@@ -3,6 +3,22 @@
 //
 // Every checker takes O(n log n). It reports how many facts it looked at, so that
 // one which looked at nothing shows.
+//
+// What it takes for granted of the events:
+//
+//   - The owner value names the acquisition, and no two share one. Those that
+//     begin with "foreign:" are other programs', which leave no events.
+//   - A process that was killed comes back under another name. Redis is a process
+//     with a name of its own, if it is ever stopped.
+//   - Call, Cancel, Extend, Write and Unlock are written before, the others after
+//     what they tell of. Cancel is there also where the context has a deadline.
+//   - Every caller that was granted a lock waits for Done until it unlocks, and
+//     notes Done with Err, Is, and the ValidUntil of that moment. Without that
+//     ValidUntil, the loss of a renewed lock is checked against the deadline in
+//     Redis, which is later.
+//   - Is holds words; "lost" is the one that counts.
+//   - Closed comes after all callers of the process have had their answers.
+//   - The resource notes its answers with times taken under its lock.
 package check
 
 import (
@@ -107,6 +123,7 @@ type Report struct {
 	Entries    int // of the append-only files
 	Examined   []Examined
 	Violations []Violation
+	LeftOut    int // violations beyond the first 20 of a checker
 
 	// Unknown are the keys for whose linearization the time did not suffice.
 	Unknown []string
@@ -127,7 +144,7 @@ func (r Report) Facts(name string) (n int) {
 func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d operations, %d grants, %d entries in the append-only files, %d violations, %d keys unknown\n",
-		r.Operations, r.Grants, r.Entries, len(r.Violations), len(r.Unknown))
+		r.Operations, r.Grants, r.Entries, len(r.Violations)+r.LeftOut, len(r.Unknown))
 	for _, e := range r.Examined {
 		fmt.Fprintf(&b, "  %-4s %-22s %8d\n", e.Guarantee, e.Checker, e.Facts)
 	}
@@ -168,6 +185,7 @@ type run struct {
 	byKey     map[string][]*op // in the order of the calls
 	pauses    intervals        // of any process
 	log       *aof.Log
+	told      map[[2]string]int
 	report    Report
 }
 
@@ -179,7 +197,7 @@ const (
 func newRun(in Input) *run {
 	in.Slack = cmp.Or(in.Slack, defaultSlack)
 	in.TimeLimit = cmp.Or(in.TimeLimit, defaultTimeLimit)
-	r := &run{Input: in}
+	r := &run{Input: in, told: make(map[[2]string]int)}
 	r.index()
 	r.log = aof.Replay(in.Entries, func(value string) (int64, bool) {
 		if o := r.ops[value]; o != nil {
@@ -208,7 +226,15 @@ func (r *run) examined(guarantee, checker string, n int) {
 	r.report.Examined = append(r.report.Examined, Examined{guarantee, checker, n})
 }
 
+// enough is how many violations of one kind are told in full.
+const enough = 20
+
 func (r *run) violation(guarantee, checker, key string, ops []string, format string, args ...any) {
+	kind := [2]string{guarantee, checker}
+	if r.told[kind]++; r.told[kind] > enough {
+		r.report.LeftOut++
+		return
+	}
 	r.report.Violations = append(r.report.Violations, Violation{
 		Guarantee: guarantee, Checker: checker, Key: key, Ops: ops, Text: fmt.Sprintf(format, args...),
 	})

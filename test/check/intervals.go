@@ -38,7 +38,7 @@ func (s *intervals) overlap(from, to int64) (total int64) {
 		if one.from >= to {
 			break
 		}
-		total += min(one.to, to) - max(one.from, from)
+		total += max(0, min(one.to, to)-max(one.from, from))
 	}
 	return total
 }

@@ -177,8 +177,12 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 		from, to = r.span(hold.EndStep)
 		switch hold.End {
 		case aof.Unlink:
-			// The key is over at its deadline, whenever it is cleared away.
-			add(step{"expire", hold.Value, 0}, min(r.mono(hold.Last()), to), to)
+			// The key is over at its deadline, whenever it is cleared away; or
+			// when it was evicted.
+			if over := r.mono(hold.Last()); over <= to {
+				from = over
+			}
+			add(step{"expire", hold.Value, 0}, from, to)
 		case aof.Delete, aof.Replace:
 			if o != nil && o.hold == hold && o.unlock != nil && o.unlocked != nil && o.unlocked.Err == "" {
 				from, to = o.unlock.At, o.unlocked.At

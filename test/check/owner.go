@@ -51,6 +51,7 @@ func checkOwners(r *run) {
 				if hold.Next != "" {
 					ops = append(ops, hold.Next)
 				}
+				ops = append(ops, r.suspects(hold)...)
 				r.violation("G8", "owners", name, ops, "%s was removed (%v, entry %d) %s",
 					hold.Value, hold.End, hold.EndSerial, why)
 			}
@@ -82,6 +83,18 @@ func (r *run) checkLease(o *op, hold *aof.Hold) {
 			"%s was set with a deadline %d ms off what its TTL of %v makes (entry %d)",
 			o.name, max(from-at, at-to), o.ttl, hold.Serial)
 	}
+}
+
+// suspects returns who else was unlocking when a hold ended: up to three.
+func (r *run) suspects(hold *aof.Hold) (names []string) {
+	from, to := r.span(hold.EndStep)
+	for _, o := range r.byKey[hold.Key] {
+		if o.name != hold.Value && o.unlock != nil && o.unlocked != nil && len(names) < 3 &&
+			o.unlock.At <= to && o.unlocked.At >= from {
+			names = append(names, o.name)
+		}
+	}
+	return names
 }
 
 // unjust says what is wrong about the end of a hold, or "".
@@ -173,7 +186,8 @@ func checkProlongations(r *run) {
 					longest, asked = max(longest, time.Duration(e.TTL)), true
 				}
 			}
-			_, to := r.log.Span(f.Step)
+			// Not this step's second, which may be old if Redis was stopped in it.
+			_, to := r.log.Span(f.Step + 1)
 			switch {
 			case !asked:
 				bad("nobody had asked for that")

@@ -41,11 +41,13 @@ type acquisition struct {
 	renew              bool
 }
 
+const noFence = 0
+
 const wallMinusMono = 1_700_000_000_000_000_000
 
 func newWorld() *world {
 	return &world{
-		now: 1_000_000_000, fence: 1_000,
+		now: 1_000_000_000, fence: noFence,
 		keys: make(map[string]*lockKey), ops: make(map[string]*acquisition), dead: make(map[string]bool),
 	}
 }
@@ -157,7 +159,7 @@ func (w *world) lock(name, key, process string, ttl int64, renew bool) *acquisit
 // look sends acquire.lua for a waiter.
 func (w *world) look(a *acquisition) {
 	w.tick()
-	if w.fence == 1_000 { // a new fence begins from the clock
+	if w.fence == noFence { // a new fence begins from the clock
 		w.begin()
 		w.fence = (w.now + wallMinusMono) / 1000
 		w.entry("ZADD", "redislock:fence", "GT", strconv.FormatInt(w.fence, 10), "t")
@@ -277,7 +279,7 @@ func (w *world) flush() {
 	for _, k := range w.keys {
 		k.holder, k.queue = "", nil
 	}
-	w.fence = 1_000
+	w.fence = noFence
 }
 
 // last returns the last entry whose command begins so, for tests to spoil. The

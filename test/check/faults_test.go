@@ -1,0 +1,136 @@
+package check_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock/test/aof"
+	"github.com/redislock/redislock/test/check"
+	"github.com/redislock/redislock/test/history"
+)
+
+// What a fault excuses, and what it does not.
+
+// gone has a lose its key in some way, and b get it, while a still believes.
+func gone(end ...string) check.Input {
+	w := newWorld()
+	a := w.lock("a", "k", "p1", 1000, false)
+	w.pass(10)
+	w.begin()
+	w.entry(end...)
+	w.key("k").holder = ""
+	if end[0] == "FLUSHALL" || end[0] == aof.Restarted {
+		w.fence = noFence
+	}
+	w.pass(10)
+	b := w.lock("b", "k", "p2", 1000, false)
+	w.pass(10)
+	w.unlock(a)
+	w.unlock(b)
+	return w.input()
+}
+
+func TestFaultsThatTakeTheLockAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		end   []string
+		admit check.SecondClass
+	}{
+		"flush":    {[]string{"FLUSHALL", "async"}, check.SecondClass{Flush: true}},
+		"restart":  {[]string{aof.Restarted}, check.SecondClass{Restart: true}},
+		"eviction": {[]string{"UNLINK", "k"}, check.SecondClass{Eviction: true}},
+		"clock":    {[]string{"UNLINK", "k"}, check.SecondClass{ClockJump: true}},
+		"deletion": {[]string{"DEL", "k"}, check.SecondClass{Deletion: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := gone(test.end...)
+			verify(t, in, "G1", "belief windows", true)
+			in.SecondClass = test.admit
+			verify(t, in, "G1", "unseen loss", false)
+			if name == "clock" {
+				return
+			}
+			in.SecondClass = check.SecondClass{ClockJump: true} // another fault explains nothing
+			if name != "eviction" {
+				verify(t, in, "G1", "belief windows", true)
+			}
+		})
+	}
+}
+
+// The first holder has to learn of it, from Done, Extend or Unlock.
+func TestALossIsLearntOf(t *testing.T) {
+	in := gone("FLUSHALL")
+	in.SecondClass.Flush = true
+	unlocked := event(in.Events, history.Unlocked, "a")
+	unlocked.Err, unlocked.Is = "", ""
+	verify(t, in, "G1", "unseen loss", true)
+
+	done := in
+	done.Events = append(done.Events, history.Event{
+		At: event(in.Events, history.Granted, "b").At + 1e6, Process: "p1", Kind: history.Done, Op: "a", Key: "k",
+		Err: "lost", Is: "lost",
+	})
+	for _, v := range check.Check(done).Violations {
+		require.NotEqual(t, "unseen loss", v.Checker)
+	}
+}
+
+// A process that was stopped is told late, and that is not the library's fault.
+func TestStoppedProcessesAreToldLate(t *testing.T) {
+	w := newWorld()
+	usual(w)
+	in := w.input()
+	done := event(in.Events, history.Done, "b")
+	from := done.At - 1e6
+	done.At += 60e6
+	verify(t, in, "G7", "told in time", true)
+
+	in.Events = append(in.Events,
+		history.Event{At: from, Process: "p2", Kind: history.Stopped},
+		history.Event{At: from + 50e6, Process: "p2", Kind: history.Resumed})
+	verify(t, in, "G7", "told in time", false)
+
+	in.Events = in.Events[:len(in.Events)-2]
+	in.Events = append(in.Events, history.Event{At: from + 50e6, Process: "p2", Kind: history.Stall, Took: 50e6})
+	verify(t, in, "G7", "told in time", false)
+	in.Events[len(in.Events)-1].Process = "p1" // another one's stall excuses nothing
+	verify(t, in, "G7", "told in time", true)
+}
+
+// Of a process that was killed while it held, the key may only expire.
+func TestADeadHoldersKeyExpires(t *testing.T) {
+	w := newWorld()
+	w.lock("a", "k", "p1", 1000, false)
+	w.pass(1)
+	w.kill("p1")
+	b := w.lock("b", "k", "p2", 1000, false)
+	w.pass(1010)
+	w.look(b)
+	w.unlock(b)
+	in := w.input()
+	verify(t, in, "G8", "owners", false)
+	last(in.Entries, "UNLINK", "k").Args = []string{"DEL", "k"}
+	verify(t, in, "G8", "owners", true)
+}
+
+// While Redis has the key for a dead holder, nobody is to blame for waiting.
+func TestWaitingForADeadHolderIsNoIdleKey(t *testing.T) {
+	build := func(ttl int64) check.Input {
+		w := newWorld()
+		w.of("", history.Healed, nil)
+		w.unlock(w.lock("z", "k", "p2", 100, false))
+		w.pass(8000)
+		w.lock("a", "k", "p1", ttl, false)
+		w.kill("p1")
+		b := w.lock("b", "k", "p2", 100, false)
+		w.pass(5010)
+		w.look(b)
+		w.unlock(b)
+		in := w.input()
+		in.MaxTTL = 5e9
+		return in
+	}
+	verify(t, build(5000), "G5", "no idle key", false)
+	verify(t, build(2000), "G5", "no idle key", true)
+}
