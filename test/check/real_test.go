@@ -245,8 +245,9 @@ func requireNothingWrong(t *testing.T, in check.Input) check.Report {
 
 func TestARealRun(t *testing.T) {
 	r := record(t, "k", "{l}")
-	report := requireNothingWrong(t, r.run(t, 20, nil))
-	for _, guarantee := range []string{"G1", "G2", "G3", "G6", "G7", "G8", "G9", "G10"} {
+	r.add(history.Event{Kind: history.Healed}) // nothing is done to anybody
+	report := requireNothingWrong(t, r.run(t, 50, nil))
+	for _, guarantee := range []string{"G1", "G2", "G3", "G5", "G6", "G7", "G8", "G9", "G10"} {
 		require.Positive(t, report.Facts(guarantee), guarantee)
 	}
 }
@@ -255,6 +256,17 @@ func TestARealRunWithSubscriptionsCut(t *testing.T) {
 	r := record(t, "k")
 	requireNothingWrong(t, r.run(t, 15, func(client *redis.Client) {
 		client.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub")
+	}))
+}
+
+// The server is killed and comes back with all it had.
+func TestARealRunWithRestarts(t *testing.T) {
+	r := record(t, "k")
+	requireNothingWrong(t, r.run(t, 15, func(*redis.Client) {
+		r.server.Kill()
+		time.Sleep(30 * time.Millisecond)
+		r.server.Run()
+		time.Sleep(300 * time.Millisecond)
 	}))
 }
 
