@@ -43,7 +43,6 @@ type acquisition struct {
 	key   string
 	ttl   time.Duration
 	renew bool
-	valid int64 // the last ValidUntil recorded
 }
 
 func (a *acquisition) add(e history.Event) {
@@ -121,7 +120,7 @@ func (c *caller) acquire(op string) {
 func (a *acquisition) use(lock *redislock.Lock) {
 	a.granted(lock)
 	a.hold(lock, lock.Done())
-	if a.chance(1) {
+	if a.rng.IntN(300) == 0 {
 		<-lock.Done() // forgot to unlock: the lease has to end
 		return
 	}
@@ -133,22 +132,37 @@ func (a *acquisition) failed(err error) {
 }
 
 func (a *acquisition) granted(lock *redislock.Lock) {
-	a.valid = history.Monotonic(lock.ValidUntil())
-	a.add(history.Event{Kind: history.Granted, Token: lock.Token(), ValidUntil: a.valid})
-	go func() {
-		<-lock.Done()
-		a.add(history.Event{Kind: history.Done, Err: message(lock.Err()), Is: sentinels(lock.Err())})
-	}()
+	valid := history.Monotonic(lock.ValidUntil())
+	a.add(history.Event{Kind: history.Granted, Token: lock.Token(), ValidUntil: valid})
+	go a.watch(lock, valid)
+}
+
+// watch records each prolongation and the end of the lock. It ends with that.
+func (a *acquisition) watch(lock *redislock.Lock, valid int64) {
+	look := time.NewTicker(a.ttl / 6)
+	defer look.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-look.C:
+		case <-lock.Done():
+			ended = true
+		}
+		if now := history.Monotonic(lock.ValidUntil()); now > valid {
+			valid = now
+			a.add(history.Event{Kind: history.Valid, ValidUntil: valid})
+		}
+	}
+	a.add(history.Event{Kind: history.Done, Err: message(lock.Err()), Is: sentinels(lock.Err()), ValidUntil: valid})
 }
 
 // hold keeps the lock for a while: mostly for moments, sometimes for long, now
 // and then for longer than the lease lasts. done ends when the lock is lost.
 func (a *acquisition) hold(lock *redislock.Lock, done <-chan struct{}) {
 	hold := a.upTo(2 * time.Millisecond)
-	switch n := a.rng.IntN(200); {
-	case n < 2:
+	switch n := a.rng.IntN(1000); {
+	case n < 5:
 		hold = a.ttl + a.upTo(a.ttl)
-	case n < 10:
+	case n < 40:
 		hold = a.upTo(a.ttl / 4)
 	}
 	parts := 1 + a.rng.IntN(3)
@@ -158,18 +172,9 @@ func (a *acquisition) hold(lock *redislock.Lock, done <-chan struct{}) {
 		case <-time.After(hold / time.Duration(parts)):
 		case <-done:
 		}
-		a.look(lock)
 		if a.chance(10) {
 			a.extend(lock)
 		}
-	}
-}
-
-// look records a lease that has become longer.
-func (a *acquisition) look(lock *redislock.Lock) {
-	if valid := history.Monotonic(lock.ValidUntil()); valid > a.valid {
-		a.valid = valid
-		a.add(history.Event{Kind: history.Valid, ValidUntil: valid})
 	}
 }
 
@@ -178,8 +183,9 @@ func (a *acquisition) extend(lock *redislock.Lock) {
 	defer cancel()
 	a.add(history.Event{Kind: history.Extend, TTL: int64(a.ttl)})
 	err := lock.Extend(ctx, a.ttl)
-	a.valid = max(a.valid, history.Monotonic(lock.ValidUntil()))
-	a.add(history.Event{Kind: history.Extended, Err: message(err), Is: sentinels(err), ValidUntil: a.valid})
+	a.add(history.Event{
+		Kind: history.Extended, Err: message(err), Is: sentinels(err), ValidUntil: history.Monotonic(lock.ValidUntil()),
+	})
 }
 
 // write uses the lock for what it is for, as long as it says that it is held.

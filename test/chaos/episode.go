@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redislock/redislock/test/check"
 	"github.com/redislock/redislock/test/history"
 )
 
@@ -21,8 +22,8 @@ const (
 	slots    = 3 // workers at a time
 	managers = 2 // of each worker
 	callers  = 4 // of each manager
-	minTTL   = 200 * time.Millisecond
-	maxTTL   = time.Second
+	minTTL   = 100 * time.Millisecond
+	maxTTL   = 600 * time.Millisecond
 
 	// How long all callers may take to finish once nothing is in the way.
 	patience = 30 * time.Second
@@ -58,7 +59,7 @@ type episode struct {
 type outcome struct {
 	events   []history.Event
 	lives    []string
-	leftover []string
+	leftover []check.Leftover
 	healedAt int64
 	injected map[string]int
 	broken   []string
@@ -96,7 +97,7 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 		time.Sleep(e.upTo(300 * time.Millisecond))
 	}
 	if e.fault.movableClock {
-		time.Sleep(5 * maxTTL) // for leases that were made longer by a clock set back
+		time.Sleep(5 * maxTTL) // for leases that a clock set back has made longer
 	}
 	e.mu.Lock()
 	e.ending = true
@@ -104,12 +105,19 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	for _, p := range e.proxies {
 		p.set(weather{})
 	}
+	for _, w := range e.current() {
+		_, _ = w.stdin.Write([]byte("healed\n")) // or it is gone
+	}
+	time.Sleep(10 * time.Millisecond)
 	out.healedAt = history.Now()
 	e.log.Add(history.Event{At: out.healedAt, Kind: history.Healed})
 
 	time.Sleep(maxTTL + 500*time.Millisecond)
 	e.finish()
 	time.Sleep(maxTTL)
+	if flags := e.server.admin.ConfigGet(context.Background(), "notify-keyspace-events").Val()["notify-keyspace-events"]; !strings.ContainsAny(flags, "E") || !strings.ContainsAny(flags, "l") || !strings.ContainsAny(flags, "$") {
+		e.complain("notifications that others had switched on are gone: %q", flags)
+	}
 	out.leftover, err = e.leftover()
 	if err != nil {
 		return out, err
@@ -117,7 +125,10 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	if err := e.server.admin.Shutdown(context.Background()).Err(); err != nil && !errors.Is(err, io.EOF) {
 		e.complain("shutdown: %v", err)
 	}
-	out.lives, out.injected, out.broken = e.server.lives, e.injected, e.broken
+	for _, life := range e.server.lives {
+		out.lives = append(out.lives, filepath.Join(life, "appendonlydir"))
+	}
+	out.injected, out.broken = e.injected, e.broken
 	logs, err := filepath.Glob(filepath.Join(e.dir, "*.log"))
 	if err != nil {
 		return out, err
@@ -155,7 +166,7 @@ func (e *episode) finish() {
 }
 
 // leftover lists the keys that are still in Redis, with their TTLs.
-func (e *episode) leftover() (left []string, err error) {
+func (e *episode) leftover() (left []check.Leftover, err error) {
 	ctx := context.Background()
 	names, err := e.server.admin.Keys(ctx, "*").Result()
 	if err != nil {
@@ -166,7 +177,7 @@ func (e *episode) leftover() (left []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		left = append(left, fmt.Sprintf("%s %v", name, ttl))
+		left = append(left, check.Leftover{Key: name, TTL: ttl})
 	}
 	return left, nil
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redislock/redislock/test/check"
 	"github.com/redislock/redislock/test/history"
 )
 
@@ -17,7 +18,7 @@ type fault struct {
 	name string
 	// Redis forgets, or its clock lies: a key may be given to a second holder.
 	// The rest of the promises stands.
-	secondClass  bool
+	second       check.SecondClass
 	crash        bool // the workers kill themselves at a step of their conversation with Redis
 	movableClock bool
 	inject       func(*episode)
@@ -56,10 +57,10 @@ func faults() []fault {
 			}
 			both.Wait()
 		}},
-		fault{name: "FLUSHALL", secondClass: true, inject: flush},
-		fault{name: "kill -9 of Redis, restart empty", secondClass: true, inject: func(e *episode) { e.restart(false) }},
-		fault{name: "eviction", secondClass: true, inject: evict},
-		fault{name: "the server's clock jumps", secondClass: true, movableClock: true, inject: moveClock},
+		fault{name: "FLUSHALL", second: check.SecondClass{Flush: true}, inject: flush},
+		fault{name: "kill -9 of Redis, restart empty", second: check.SecondClass{Restart: true}, inject: func(e *episode) { e.restart(false) }},
+		fault{name: "eviction", second: check.SecondClass{Eviction: true}, inject: evict},
+		fault{name: "the server's clock jumps", second: check.SecondClass{ClockJump: true}, movableClock: true, inject: moveClock},
 	)
 	return all
 }
@@ -172,14 +173,16 @@ func freeze(e *episode) {
 	e.power.Lock()
 	defer e.power.Unlock()
 	e.count("SIGSTOP of Redis", "")
+	e.log.Add(history.Event{Process: "redis", Kind: history.Stopped})
 	_ = e.server.cmd.Process.Signal(syscall.SIGSTOP)
 	time.Sleep(50*time.Millisecond + e.upTo(maxTTL*3/2))
 	_ = e.server.cmd.Process.Signal(syscall.SIGCONT)
+	e.log.Add(history.Event{Process: "redis", Kind: history.Resumed})
 }
 
 func silence(e *episode) {
 	e.count("notifications off", nobody)
-	e.server.admin.ConfigSet(context.Background(), "notify-keyspace-events", "")
+	e.server.admin.ConfigSet(context.Background(), "notify-keyspace-events", foreignFlags)
 }
 
 func scriptFlush(e *episode) {

@@ -11,7 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/redislock/redislock/test/aof"
+	"github.com/redislock/redislock/test/check"
+	"github.com/redislock/redislock/test/history"
 )
 
 func main() {
@@ -29,10 +35,11 @@ func main() {
 		exit(serveResource(os.Args[2]))
 	}
 	var (
-		seed  = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of all random choices")
-		total = flag.Duration("for", 4*time.Minute, "about how long the run takes in all")
-		only  = flag.String("fault", ".", "regular expression of the faults to inject")
-		keep  = flag.String("keep", "", "folder for the logs of all episodes; empty: only those of failures are kept")
+		seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of all random choices")
+		total  = flag.Duration("for", 4*time.Minute, "about how long the run takes in all")
+		only   = flag.String("fault", ".", "regular expression of the faults to inject")
+		report = flag.String("report", "", "page to write the table into, between its marks, if nothing was found")
+		keep   = flag.String("keep", "", "folder for the logs of all episodes; empty: only those of failures are kept")
 	)
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -54,20 +61,111 @@ func main() {
 			exit(err)
 		}
 	}
-	hurt := *total/time.Duration(len(chosen)) - 4*time.Second
+	began := time.Now()
+	var rows []row
+	failures := 0
 	for i, f := range chosen {
-		dir := filepath.Join(root, fmt.Sprintf("%02d", i))
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			exit(err)
-		}
-		e := &episode{fault: f, seed: *seed, dir: dir, rng: rand.New(rand.NewPCG(*seed, hash(f.name))), injected: make(map[string]int)}
-		began := time.Now()
-		out, err := e.run(max(hurt, time.Second))
+		// What was not used of the time is left to those that follow.
+		hurt := (*total-time.Since(began))/time.Duration(len(chosen)-i) - overhead
+		r, err := attack(f, *seed, filepath.Join(root, fmt.Sprintf("%02d", i)), max(hurt, shortest))
 		if err != nil {
 			exit(err)
 		}
-		fmt.Println(f.name, len(out.events), out.injected, out.broken, out.leftover, time.Since(began))
+		rows = append(rows, r)
+		failures += r.failures()
 	}
+	fmt.Printf("\n%s\n%sseed %d, %v\n", table(rows), times(rows), *seed, time.Since(began).Round(time.Second))
+	if *report != "" && failures == 0 {
+		if err := writeReport(*report, rows, *seed, time.Since(began)); err != nil {
+			exit(err)
+		}
+	}
+	if *keep == "" && failures == 0 {
+		os.RemoveAll(root)
+	}
+	// The line that tells test runners what happened.
+	fmt.Printf("%d passed, %d failed\n", len(rows)-failed(rows), failed(rows))
+	if failures > 0 {
+		os.Exit(1)
+	}
+}
+
+const (
+	overhead = 4 * time.Second // of an episode: start, drain, check
+	shortest = time.Second     // that a fault is given
+)
+
+// attack runs one episode and judges it.
+func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return row{}, err
+	}
+	e := &episode{
+		fault: f, seed: seed, dir: dir, injected: make(map[string]int),
+		rng: rand.New(rand.NewPCG(seed, hash(f.name))),
+	}
+	wallMinusMono := time.Now().UnixNano() - history.Now()
+	out, err := e.run(hurt)
+	if err != nil {
+		return row{}, err
+	}
+	entries, err := aof.Read(out.lives...)
+	if err != nil {
+		return row{}, err
+	}
+	in := check.Input{
+		Events: out.events, Entries: entries, WallMinusMono: wallMinusMono, MaxTTL: maxTTL,
+		SecondClass: f.second, Leftover: out.leftover, KeepDir: dir, Undisturbed: undisturbed(out.events),
+	}
+	r := row{fault: f, injected: out.injected, report: check.Check(in), broken: out.broken}
+	fmt.Printf("%-40s %6d calls, %4d faults, %d violations\n", f.name, r.report.Operations, r.count(), r.failures())
+	for _, text := range r.broken {
+		fmt.Printf("  %s\n", text)
+	}
+	for _, key := range r.report.Unknown {
+		fmt.Printf("  %s: no time to find out whether the history is linearizable\n", key)
+	}
+	for i, v := range r.report.Violations {
+		fmt.Printf("  %v\n", v)
+		if i < stories {
+			fmt.Println(check.Story(in, v))
+		}
+	}
+	if r.failures() > 0 {
+		fmt.Printf("  again: -seed %d -fault %q; logs: %s\n", seed, "^"+regexp.QuoteMeta(f.name)+"$", dir)
+	}
+	return r, nil
+}
+
+// undisturbed tells the processes that no fault of the episode was aimed at.
+func undisturbed(events []history.Event) func(process string) bool {
+	hurt := make(map[string]bool)
+	var targets []string
+	for _, e := range events {
+		switch e.Kind {
+		case history.Killed, history.Stopped:
+			hurt[e.Process] = true
+		case history.Fault:
+			if e.Process == "controller" {
+				targets = append(targets, e.Target)
+			}
+		}
+	}
+	return func(process string) bool {
+		return !hurt[process] && !slices.ContainsFunc(targets, func(target string) bool { return strings.HasPrefix(process, target) })
+	}
+}
+
+// stories is how many violations of an episode are told at length.
+const stories = 3
+
+func failed(rows []row) (n int) {
+	for _, r := range rows {
+		if r.failures() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func hash(text string) uint64 {

@@ -18,7 +18,7 @@ import (
 type process struct {
 	name  string
 	cmd   *exec.Cmd
-	stdin io.Closer        // its end tells a worker to finish
+	stdin io.WriteCloser   // tells a worker that all is healed, and with its end to finish
 	gone  chan struct{}    // closed when it has ended
 	state *os.ProcessState // how, once gone
 }

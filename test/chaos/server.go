@@ -19,6 +19,9 @@ import (
 //go:embed preload/clock.c
 var clockSource []byte
 
+// foreignFlags are the notifications that somebody else has switched on.
+const foreignFlags = "El$"
+
 // A server is a redis-server that records all it does in its append-only file.
 type server struct {
 	addr  string
@@ -98,6 +101,7 @@ func (s *server) run() error {
 		// Expiry and eviction show as UNLINK, an owner's deletion as DEL.
 		"--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-eviction", "yes",
 		"--enable-debug-command", "yes",
+		"--notify-keyspace-events", foreignFlags,
 	)
 	if s.shim != "" {
 		s.cmd.Env = append(os.Environ(), "LD_PRELOAD="+s.shim, "CHAOS_CLOCK="+s.clock)

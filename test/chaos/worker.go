@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,9 +40,10 @@ type workload struct {
 // callers. It works until its standard input ends.
 type worker struct {
 	workload
-	log   *history.Log
-	stop  atomic.Bool
-	steps atomic.Int64
+	log    *history.Log
+	healed atomic.Bool // no more crashes
+	stop   atomic.Bool // no more calls
+	steps  atomic.Int64
 }
 
 func runWorker(load workload) error {
@@ -89,8 +89,12 @@ func runWorker(load workload) error {
 		}
 	}
 
-	// The controller ends standard input when it wants the worker to finish.
-	_, _ = bufio.NewReader(os.Stdin).ReadByte()
+	// The controller writes something when no more faults are wanted, and ends
+	// standard input when it wants the worker to finish.
+	var word [1]byte
+	for _, err := os.Stdin.Read(word[:]); err == nil; _, err = os.Stdin.Read(word[:]) {
+		w.healed.Store(true)
+	}
 	w.stop.Store(true)
 	callers.Wait()
 	for i, manager := range managers {
@@ -171,7 +175,7 @@ func (c countingConn) Read(data []byte) (int, error) {
 }
 
 func (w *worker) step() {
-	if w.steps.Add(1) == w.CrashAt {
+	if w.steps.Add(1) == w.CrashAt && !w.healed.Load() {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redislock/redislock/test/check"
+)
+
+// A row is what came of one episode.
+type row struct {
+	fault    fault
+	injected map[string]int // by kind
+	report   check.Report
+	broken   []string
+}
+
+// judged are the guarantees that a history can break.
+var judged = []string{"G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10"}
+
+// count tells how many faults were injected.
+func (r row) count() (n int) {
+	for _, kind := range r.injected {
+		n += kind
+	}
+	return n
+}
+
+// failures counts what went wrong in the episode.
+func (r row) failures() int {
+	return len(r.report.Violations) + r.report.LeftOut + len(r.report.Unknown) + len(r.broken)
+}
+
+// cell tells how often a guarantee was put to the test, and how often it was found
+// broken.
+func (r row) cell(guarantee string) string {
+	broken := 0
+	for _, v := range r.report.Violations {
+		if v.Guarantee == guarantee {
+			broken++
+		}
+	}
+	facts := fmt.Sprint(r.report.Facts(guarantee))
+	if broken > 0 {
+		return fmt.Sprintf("**%d of %s**", broken, facts)
+	}
+	return facts
+}
+
+// table writes the rows in Markdown.
+func table(rows []row) string {
+	var b strings.Builder
+	line := func(cells ...string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(append([]string{"fault", "injected", "calls", "acquired"}, append(slices.Clone(judged), "violations")...)...)
+	line(append([]string{"---"}, slices.Repeat([]string{"---:"}, 4+len(judged))...)...)
+	total := row{fault: fault{name: "**all**"}, injected: make(map[string]int)}
+	for _, r := range append(rows, total) {
+		if r.fault.name == total.fault.name {
+			r = total
+		} else {
+			total.injected["all"] += r.count()
+			total.report.Operations += r.report.Operations
+			total.report.Grants += r.report.Grants
+			total.report.Violations = append(total.report.Violations, r.report.Violations...)
+			total.report.LeftOut += r.report.LeftOut
+			total.report.Unknown = append(total.report.Unknown, r.report.Unknown...)
+			total.broken = append(total.broken, r.broken...)
+			total.report.Examined = append(total.report.Examined, r.report.Examined...)
+		}
+		name := r.fault.name
+		if r.fault.second != (check.SecondClass{}) {
+			name += " ²"
+		}
+		cells := []string{name, fmt.Sprint(r.count()), fmt.Sprint(r.report.Operations), fmt.Sprint(r.report.Grants)}
+		for _, guarantee := range judged {
+			cells = append(cells, r.cell(guarantee))
+		}
+		line(append(cells, fmt.Sprint(r.failures()))...)
+	}
+	return b.String()
+}
+
+const (
+	tableBegin = "<!-- written by make chaos: begin -->\n"
+	tableEnd   = "<!-- written by make chaos: end -->\n"
+)
+
+// writeReport puts the table into the page, between its marks.
+func writeReport(path string, rows []row, seed uint64, took time.Duration) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, found := strings.Cut(string(text), tableBegin)
+	_, after, found2 := strings.Cut(rest, tableEnd)
+	if !found || !found2 {
+		return fmt.Errorf("%s lacks the marks %q and %q", path, tableBegin, tableEnd)
+	}
+	version, err := exec.Command("redis-server", "--version").Output()
+	if err != nil {
+		return err
+	}
+	server := "Redis"
+	if _, v, ok := strings.Cut(string(version), "v="); ok {
+		server += " " + strings.Fields(v)[0]
+	}
+	summary := fmt.Sprintf("Seed %d, %v in all, %s, %s with the race detector, %d cores.\n\n",
+		seed, took.Round(time.Second), server, runtime.Version(), runtime.NumCPU())
+	page := before + tableBegin + summary + table(rows) + "\n" + times(rows) + tableEnd + after
+	return os.WriteFile(path, []byte(page), 0o644)
+}
+
+// times lists what was injected, by kind.
+func times(rows []row) string {
+	kinds := make(map[string]int)
+	for _, r := range rows {
+		for name, n := range r.injected {
+			kinds[name] += n
+		}
+	}
+	names := make([]string, 0, len(kinds))
+	for name := range kinds {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(kinds[b]-kinds[a], cmp.Compare(a, b)) })
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s %d", name, kinds[name])
+	}
+	return "Injected: " + strings.Join(names, ", ") + ".\n"
+}
