@@ -11,8 +11,9 @@ var (
 )
 
 const (
-	FenceKey   = fenceKey
-	NoiseLimit = noiseLimit
+	FenceKey    = fenceKey
+	SkippedKeys = skippedKeys
+	NoiseLimit  = noiseLimit
 )
 
 // Idle tells whether the manager keeps nothing in memory for any lock.

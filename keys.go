@@ -15,6 +15,9 @@ const (
 	// falls serves every key, and needs no clearing away.
 	fenceKey = reserved + "fence"
 
+	// skippedKeys begins the names of the keys that remember places.
+	skippedKeys = reserved + "skipped:"
+
 	// grantChannel, followed by a manager's id, is the channel on which that
 	// manager hears that a waiter of its own has become the holder.
 	grantChannel = reserved + "grant:"
@@ -27,6 +30,7 @@ type keys struct {
 	lock     string // as the caller named it, after the prefix
 	queue    string // sorted set: the waiters, by the time they joined
 	shortest string // string: the shortest TTL among them, in ms
+	skipped  string // sorted set: those that were skipped as dead, by the time they joined
 }
 
 func keysOf(lock string) keys {
@@ -45,6 +49,7 @@ func keysOf(lock string) keys {
 		lock:     lock,
 		queue:    reserved + "queue:" + side,
 		shortest: reserved + "shortest:" + side,
+		skipped:  skippedKeys + side,
 	}
 }
 

@@ -35,6 +35,7 @@ func checkKeys(t *testing.T, key string) {
 	require.Equal(t, key, k.lock)
 	require.Equal(t, slotOf(key), slotOf(k.queue), "%q and %q", key, k.queue)
 	require.Equal(t, slotOf(key), slotOf(k.shortest), "%q and %q", key, k.shortest)
+	require.Equal(t, slotOf(key), slotOf(k.skipped), "%q and %q", key, k.skipped)
 	require.True(t, strings.HasPrefix(k.queue, reserved))
 	require.True(t, strings.HasPrefix(k.shortest, reserved))
 }
@@ -43,7 +44,7 @@ func TestNoTwoKeysShareASideKey(t *testing.T) {
 	owners := make(map[string]string)
 	claim := func(key string) {
 		k := keysOf(key)
-		for _, side := range []string{k.queue, k.shortest} {
+		for _, side := range []string{k.queue, k.shortest, k.skipped} {
 			if owner, taken := owners[side]; taken && owner != key {
 				t.Fatalf("%q and %q share %q", owner, key, side)
 			}

@@ -2,6 +2,8 @@ package redislock_test
 
 import (
 	"context"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,6 +67,61 @@ func TestReleaseWhoseAnswerIsLost(t *testing.T) {
 		require.True(t, soon(t, next).OK())
 		require.NoError(t, next.Unlock())
 	}
+	requireClean(t, direct)
+}
+
+// A waiter that never heard where it stands, and was skipped while it was cut off,
+// comes back to its place: ahead of all who joined after it.
+func TestPlaceIsKeptAlthoughTheAnswerToJoiningWasLost(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(nil)
+	proxy := redistest.StartProxy(t, server.Addr)
+	var way sync.RWMutex
+	cut := newManager(t, server.Client(func(o *redis.Options) {
+		o.Dialer = func(context.Context, string, string) (net.Conn, error) {
+			way.RLock() // blocked: locked
+			defer way.RUnlock()
+			return net.Dial("tcp", proxy.Addr)
+		}
+	}), redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+	m := newManager(t, direct)
+
+	busy := acquire(t, m, "other", time.Minute)
+	elsewhere := cut.Lock(ctx, "other", time.Minute) // for the sake of a subscription
+	awaitWaiters(t, direct, "other", 1)
+	first := acquire(t, m, "key", time.Minute)
+	_, err := cut.TryLock(ctx, "key", time.Minute) // now it knows: taken
+	require.ErrorIs(t, err, redislock.ErrNotAcquired)
+
+	way.Lock()
+	proxy.LoseReplies.Store(true)
+	forgotten := cut.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, direct, "key", 1)
+	second := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, direct, "key", 2)
+	proxy.Cut()
+	eventually(t, "Redis notices the cut", func() bool {
+		return len(direct.PubSubChannels(ctx, "redislock:grant:*").Val()) == 1
+	})
+	require.NoError(t, first.Unlock())
+	require.True(t, soon(t, second).OK(), "the one that is cut off is skipped")
+	newcomer := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, direct, "key", 1)
+	way.Unlock()
+	awaitWaiters(t, direct, "key", 2)
+	queue, _ := redislock.KeysOf("key")
+	line := direct.ZRange(ctx, queue, 0, -1).Val()
+	require.Contains(t, line[0], forgotten.Value())
+	require.Contains(t, line[1], newcomer.Value())
+
+	for _, l := range []*redislock.Lock{second, forgotten, newcomer} {
+		go func() { l.Wait(); _ = l.Unlock() }()
+	}
+	for _, l := range []*redislock.Lock{forgotten, newcomer} {
+		require.True(t, soon(t, l).OK())
+	}
+	require.NoError(t, elsewhere.Unlock())
+	require.NoError(t, busy.Unlock())
 	requireClean(t, direct)
 }
 

@@ -84,17 +84,19 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []
 		}
 		if l.score != 0 {
 			score = l.score
+		} else if o.uncertain || l.joined {
+			score = "?"
 		}
-		o.cmd = newCommand(append(acquireScript.call(have, 12),
-			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
+		o.cmd = newCommand(append(acquireScript.call(have, 13),
+			5, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest, l.keys.skipped,
 			l.value, l.ttl.Milliseconds(), mode, manager, grantChannel, l.seq, score)...)
 	case opRelease:
 		member := ""
 		if l.joined {
 			member = l.member()
 		}
-		o.cmd = newCommand(append(releaseScript.call(have, 9),
-			4, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest,
+		o.cmd = newCommand(append(releaseScript.call(have, 10),
+			5, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest, l.keys.skipped,
 			l.value, manager, grantChannel, member)...)
 	case opExtend:
 		o.cmd = newCommand(append(extendScript.call(have, 4),

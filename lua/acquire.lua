@@ -1,9 +1,9 @@
 -- Acquire the lock, or join its line, or look after a place in it.
 --
--- KEYS  1 lock, 2 queue, 3 fence, 4 shortest
+-- KEYS  1 lock, 2 queue, 3 fence, 4 shortest, 5 skipped
 -- ARGV  1 owner value   2 ttl in ms        3 'join' to wait, 'try' not to
 --       4 manager id    5 channel prefix   6 seq of the waiter
---       7 score of an earlier join, or ''
+--       7 score of an earlier join, '' if there was none, '?' if it was not answered
 -- Reply {1, seconds, microseconds, token, lease, alone}: held; lease is the time
 --       left in ms (-1: none set); alone is 1 if nobody stood in the line, not
 --       even the caller.
@@ -21,9 +21,10 @@
 
 local time = redis.call('TIME')
 local holder = redis.call('GET', KEYS[1])
+local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
 
 if holder == ARGV[1] then
-  redis.call('ZREM', KEYS[2], ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1])
+  redis.call('ZREM', KEYS[2], member)
   return {1, time[1], time[2], draw(time), redis.call('PTTL', KEYS[1]), 0}
 end
 
@@ -35,6 +36,10 @@ end
 local join = ARGV[3] == 'join'
 local score, added = ARGV[7], 0
 if join then
+  if score == '?' then
+    local known = redis.pcall('ZSCORE', KEYS[5], member)
+    score = type(known) == 'string' and known or ''
+  end
   if score == '' then
     -- The clock orders the line; the last place wins over a clock set back.
     score = time[1] * 1000000 + time[2]
@@ -43,9 +48,8 @@ if join then
       score = last + 1
     end
   end
-  local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
-  if added == 0 and ARGV[7] == '' then
+  if added == 0 then
     score = redis.call('ZSCORE', KEYS[2], member)
   end
 end

@@ -1,14 +1,16 @@
 -- Shared by acquire.lua and release.lua, which it is put in front of.
 --
 -- handover(self, channel) makes the first live waiter the holder.
---   KEYS     1 lock, 2 queue, 3 fence
+--   KEYS     1 lock, 2 queue, 3 fence, 5 skipped
 --   self     id of the calling manager: its own waiters are told by the reply
 --   channel  prefix of the managers' grant channels
 -- Returns nil when nobody alive waits, else a table: own (the waiter is one of
 -- the calling manager's), seq, value, ttl, token, and time (reply of TIME).
 --
 -- Invariant: a waiter leaves the queue here only to become the holder in the
--- same step, or because no connection listens for its manager any more.
+-- same step, or because no connection listens for its manager any more. Its
+-- place is remembered for a minute then: it may be alive, cut off for the
+-- moment, and not know its place because the answer to its joining was lost.
 --
 -- A queue member is manager:ttl:seq:value. A grant message is
 -- "token seconds microseconds seq #key key value": digits and lengths first,
@@ -47,6 +49,10 @@ local function handover(self, channel)
       if type(receivers) == 'number' and receivers > 0 then
         redis.call('SET', KEYS[1], value, 'PX', ttl)
         return {own = own, seq = seq, value = value, ttl = ttl, token = token, time = time}
+      end
+      if type(redis.pcall('ZADD', KEYS[5], popped[2], member)) == 'number' then
+        redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1001)
+        redis.call('PEXPIRE', KEYS[5], 60000)
       end
     end
   end

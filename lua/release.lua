@@ -1,6 +1,6 @@
 -- Release the lock to the next in line, or leave the line.
 --
--- KEYS  1 lock, 2 queue, 3 fence, 4 shortest
+-- KEYS  1 lock, 2 queue, 3 fence, 4 shortest, 5 skipped
 -- ARGV  1 owner value   2 manager id   3 channel prefix
 --       4 queue member of a waiter that may stand in the line, or ''
 -- Reply {0}: not the holder (any more); the waiter has left the line
