@@ -1,0 +1,240 @@
+package scripts
+
+import (
+	"maps"
+	"slices"
+
+	"pgregory.net/rapid"
+)
+
+// actions are what may happen in a world.
+func (w *world) actions() map[string]func(*rapid.T) {
+	all := map[string]func(*rapid.T){
+		"join":     w.join,
+		"try":      w.try,
+		"rejoin":   w.rejoin,
+		"release":  w.release,
+		"hand on":  w.releaseByHolder,
+		"abandon":  w.abandon,
+		"extend":   w.extend,
+		"claim":    w.claim,
+		"repeat":   w.repeat,
+		"listen":   w.listen,
+		"foreign":  w.foreign,
+		"expire":   w.expire,
+		"set back": w.setBack,
+		"spoil":    w.spoil,
+		"tick":     w.tick,
+		// Lines grow if more join than leave.
+		"join 2": w.join, "join 3": w.join, "join 4": w.join, "join 5": w.join,
+		"hand on 2": w.releaseByHolder, "hand on 3": w.releaseByHolder, "hand on 4": w.releaseByHolder,
+	}
+	for name, action := range all {
+		all[name] = func(t *rapid.T) {
+			if !w.over {
+				action(t)
+			}
+		}
+	}
+	return all
+}
+
+func (w *world) caller(t *rapid.T) *caller { return rapid.SampledFrom(w.callers).Draw(t, "caller") }
+
+func (w *world) join(t *rapid.T) { w.do(t, call{verb: "acquire", by: w.caller(t), join: true}) }
+
+func (w *world) try(t *rapid.T) { w.do(t, call{verb: "acquire", by: w.caller(t)}) }
+
+// rejoin is a look after the line, and what follows when a line was lost.
+func (w *world) rejoin(t *rapid.T) {
+	by := w.caller(t)
+	w.do(t, call{verb: "acquire", by: by, join: true, score: by.score})
+}
+
+// release is by whoever it may be: holder, waiter or stranger.
+func (w *world) release(t *rapid.T) {
+	by := w.caller(t)
+	c := call{verb: "release", by: by}
+	if by.joined {
+		c.member = by.member()
+	}
+	w.do(t, c)
+}
+
+func (w *world) releaseByHolder(t *rapid.T) {
+	p := rapid.SampledFrom(w.places).Draw(t, "place")
+	at := slices.IndexFunc(w.callers, func(c *caller) bool {
+		e := w.models[0].db[p.lock]
+		return c.place == p && e.kind == "string" && e.text[0] == c.value
+	})
+	if at < 0 {
+		t.Skip("nobody holds it")
+	}
+	w.do(t, call{verb: "release", by: w.callers[at]})
+}
+
+// abandon is the release of a lock that forgets its caller's place.
+func (w *world) abandon(t *rapid.T) {
+	by := w.caller(t)
+	w.do(t, call{verb: "release", by: by, member: by.member()})
+	by.joined, by.score = false, [2]int64{}
+}
+
+func (w *world) extend(t *rapid.T) {
+	w.do(t, call{verb: "extend", by: w.caller(t), ttl: max(2, anyTTL().Draw(t, "extension"))})
+}
+
+// claim is the plain SET NX with a token, after the fence was raised to what the
+// manager knows of the server's clock, if need be.
+func (w *world) claim(t *rapid.T) {
+	c := call{verb: "claim", by: w.caller(t), keep: rapid.Bool().Draw(t, "keep")}
+	if rapid.Bool().Draw(t, "raise") {
+		c.raise = [2]int64{w.servers[0].clock - 5, w.servers[1].now(t) - 5}
+	}
+	w.do(t, c)
+}
+
+// repeat sends the last request again: its answer was lost.
+func (w *world) repeat(t *rapid.T) {
+	if w.last == nil {
+		t.Skip("nothing to repeat")
+	}
+	w.do(t, *w.last)
+}
+
+// listen has a manager come to life, or die.
+func (w *world) listen(t *rapid.T) {
+	w.toggle(t, rapid.SampledFrom(w.managers).Draw(t, "manager"))
+}
+
+func (w *world) toggle(t *rapid.T, manager string) {
+	for i, s := range w.servers {
+		on := !w.models[i].live[manager]
+		w.models[i].live[manager] = on
+		s.subscribe(t, channel+manager, on)
+	}
+}
+
+func (w *world) tick(t *rapid.T) {
+	w.servers[0].clock += rapid.SampledFrom([]int64{1, 700, 1_000_000}).Draw(t, "µs")
+}
+
+// plain runs plain commands of other programs on both servers.
+func (w *world) plain(t *rapid.T, commands ...[]any) {
+	var got [2]answer
+	for i, s := range w.servers {
+		got[i] = s.call(t, commands...)
+	}
+	if w.blurred(got) {
+		return
+	}
+	if diff := sameState(got[0].state, got[1].state, got[1].slack()); diff != "" {
+		t.Fatalf("after %q %s", commands, diff)
+	}
+	w.align(got)
+	for i := range w.models {
+		w.models[i].db = got[i].state
+		w.servers[i].hold(got[i].state)
+	}
+	w.noteLoss()
+}
+
+// foreign is what other programs, and people, do.
+func (w *world) foreign(t *rapid.T) {
+	p := rapid.SampledFrom(w.places).Draw(t, "place")
+	ttl := anyTTL().Draw(t, "ttl")
+	w.plain(t, rapid.SampledFrom([][]any{
+		{"set", p.lock, "foreign", "nx", "px", ttl},
+		{"set", p.lock, "for ever", "nx"},
+		{"set", p.lock, ""},
+		{"persist", p.lock},
+		{"del", p.lock},
+		{"del", p.queue},
+		{"del", p.shortest},
+		{"del", fence},
+		{"flushall"},
+		{"zadd", p.queue, 5, "junk"},
+		{"zadd", p.queue, 6, "m:x:1:value"},
+		{"zadd", p.queue, 7, "a\x00b:1000:9:of a dead manager"},
+	}).Draw(t, "command"))
+}
+
+// spoil puts a key of the wrong type where the scripts use one.
+func (w *world) spoil(t *rapid.T) {
+	p := rapid.SampledFrom(w.places).Draw(t, "place")
+	key := rapid.SampledFrom([]string{p.lock, p.queue, p.shortest, fence}).Draw(t, "key")
+	commands := [][]any{{"del", key}}
+	if rapid.Bool().Draw(t, "wrong") { // else mended
+		commands = append(commands, []any{"rpush", key, "wrong", "type"})
+		if rapid.Bool().Draw(t, "for a while") {
+			commands = append(commands, []any{"pexpire", key, 5000})
+		}
+	}
+	w.plain(t, commands...)
+}
+
+// expire has the time of some key run out, or all but.
+func (w *world) expire(t *rapid.T) {
+	var ttls []int64
+	for _, e := range w.models[0].db {
+		if e.ttl > 0 && e.ttl < 1<<35 { // a year, so that clocks stay within a score's precision
+			ttls = append(ttls, e.ttl)
+		}
+	}
+	if len(ttls) == 0 {
+		t.Skip("nothing expires")
+	}
+	slices.Sort(ttls)
+	d := rapid.SampledFrom(slices.Compact(ttls)).Draw(t, "ttl")
+	d = max(1, d-rapid.SampledFrom([]int64{0, 0, 0, 1, d / 2}).Draw(t, "less"))
+	w.servers[0].clock += d * 1000
+	w.moveStamps(t, -d*1000)
+	for i, s := range w.servers {
+		s.pass(t, d)
+		w.models[i].pass(d)
+	}
+	w.noteLoss()
+}
+
+// setBack sets the server's clock back. By much: the two servers' times go at
+// different rates in between, and must agree on what was before what.
+func (w *world) setBack(t *rapid.T) {
+	by := rapid.SampledFrom([]int64{4_000_000_007, 90_000_000_007}).Draw(t, "µs")
+	w.wentBack = true
+	w.servers[0].clock -= by
+	w.moveStamps(t, by)
+}
+
+// moveStamps moves what the redis-server's clock has stamped, because the clock
+// itself cannot be set.
+func (w *world) moveStamps(t *rapid.T, by int64) {
+	isStamp := func(n int64) bool { return n > 1e14 }
+	var commands [][]any
+	db := w.models[1].db
+	for _, key := range slices.Sorted(maps.Keys(db)) {
+		for _, s := range db[key].zset {
+			if isStamp(s.score) {
+				commands = append(commands, []any{"zincrby", key, by, s.member})
+			}
+		}
+	}
+	got := w.servers[1].call(t, commands...)
+	if w.blurred([2]answer{{}, got}) {
+		return
+	}
+	for key, e := range got.state {
+		e.ttl = db[key].ttl
+		got.state[key] = e
+	}
+	w.models[1].db = got.state
+	w.servers[1].hold(got.state)
+	if isStamp(w.highest[1]) {
+		w.highest[1] += by
+	}
+	for _, c := range w.callers {
+		if c.score[1] != 0 {
+			c.score[1] += by
+		}
+	}
+	w.last = nil // it may have a score of the old clock
+}

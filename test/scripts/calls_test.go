@@ -1,0 +1,188 @@
+package scripts
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+const (
+	fence   = "redislock:fence"
+	channel = "redislock:grant:"
+	maxTTL  = 100 * 365 * 24 * 3600 * 1000
+)
+
+// A place is a lock key with what belongs to it. The scripts take any names for
+// the side keys; those that the library makes have tests of their own.
+type place struct{ lock, queue, shortest string }
+
+func placeOf(lock string) place {
+	return place{lock, "redislock:queue:{" + lock + "}", "redislock:shortest:{" + lock + "}"}
+}
+
+func (p place) keys() []any { return []any{4, p.lock, p.queue, fence, p.shortest} }
+
+// A caller is one acquisition.
+type caller struct {
+	place
+	manager, value string
+	ttl            int64
+	seq            uint64
+	joined         bool
+	score          [2]int64 // where it stands in the line of each server, once known
+}
+
+func (c *caller) member() string {
+	return c.manager + ":" + strconv.FormatInt(c.ttl, 10) + ":" + strconv.FormatUint(c.seq, 10) + ":" + c.value
+}
+
+// A call is what the library sends for a lock, as in op.go.
+type call struct {
+	verb string // "acquire", "release", "extend" or "claim"
+	by   *caller
+
+	join  bool     // acquire
+	score [2]int64 // acquire: of an earlier join, or 0
+
+	member string // release: the queue member that may have to go, or ""
+
+	ttl int64 // extend
+
+	raise [2]int64 // claim: the fence, if not 0
+	keep  bool     // claim: puts off the fence's end
+}
+
+func (c call) String() string {
+	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v member=%q ttl=%d raise=%v keep=%t",
+		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.member, c.ttl, c.raise, c.keep)
+}
+
+// commands returns what is sent to server i.
+func (c call) commands(s *texts, i int) [][]any {
+	by := c.by
+	switch c.verb {
+	case "acquire":
+		mode, score := "try", any("")
+		if c.join {
+			mode = "join"
+		}
+		if c.score[i] != 0 {
+			score = c.score[i]
+		}
+		return [][]any{append(append([]any{"eval", s.acquire}, by.keys()...),
+			by.value, by.ttl, mode, by.manager, channel, by.seq, score)}
+	case "release":
+		return [][]any{append(append([]any{"eval", s.release}, by.keys()...),
+			by.value, by.manager, channel, c.member)}
+	case "extend":
+		return [][]any{{"eval", s.extend, 1, by.lock, by.value, c.ttl}}
+	}
+	all := [][]any{
+		{"set", by.lock, by.value, "nx", "px", by.ttl},
+		{"zincrby", fence, 1, "t"},
+	}
+	if c.raise[i] != 0 {
+		all = append([][]any{{"zadd", fence, "xx", "gt", c.raise[i], "t"}}, all...)
+	}
+	if c.keep {
+		all = append(all, []any{"pexpire", fence, 86400000})
+	}
+	return all
+}
+
+// A result is a reply, understood.
+type result struct {
+	what string // held, taken, none, freed, handed, own, lease; or the kind of error
+
+	time     int64
+	token    int64
+	lease    int64
+	alone    bool
+	holder   string
+	turn     string
+	score    int64
+	added    bool
+	shortest int64
+	seq      string
+	value    string
+}
+
+// understand reads the replies to a call as the scripts' heads describe them. It
+// panics where they do not fit.
+func understand(c call, replies []any) (r result) {
+	for _, reply := range replies {
+		if err, failed := reply.(error); failed {
+			return result{what: kindOf(err)}
+		}
+	}
+	switch c.verb {
+	case "extend":
+		return result{what: "lease", lease: replies[0].(int64)}
+	case "claim":
+		if c.raise != [2]int64{} {
+			if replies[0] != int64(0) { // none added
+				panic("the raise replied something else than 0")
+			}
+			replies = replies[1:]
+		}
+		r.what = "taken"
+		if replies[0] == "OK" {
+			r.what = "held"
+		}
+		r.token = whole(replies[1])
+		return r
+	}
+	f := replies[0].([]any)
+	kind := f[0].(int64)
+	if c.verb == "release" {
+		switch {
+		case kind == 3 && len(f) == 6:
+			return result{what: "own", time: micros(f[1:]), seq: f[3].(string), token: whole(f[4]), value: f[5].(string)}
+		case kind < 3 && len(f) == 1:
+			return result{what: []string{"none", "freed", "handed"}[kind]}
+		}
+		panic("not a reply of release")
+	}
+	r.time = micros(f[1:])
+	switch {
+	case kind == 1 && len(f) == 6:
+		r.what, r.token, r.lease, r.alone = "held", whole(f[3]), f[4].(int64), f[5].(int64) == 1
+	case kind == 0 && (!c.join && len(f) == 6 || c.join && len(f) == 9):
+		r.what, r.lease, r.holder, r.turn = "taken", f[3].(int64), f[4].(string), f[5].(string)
+		if c.join {
+			r.score, r.added, r.shortest = f[6].(int64), f[7].(int64) == 1, f[8].(int64)
+		}
+	default:
+		panic("not a reply of acquire")
+	}
+	return r
+}
+
+// kindOf returns the word that says what went wrong: see normalised in
+// TestScripts for why not the whole message.
+func kindOf(err error) string {
+	for _, kind := range []string{"WRONGTYPE", "not a valid float", "value is not an integer"} {
+		if strings.Contains(err.Error(), kind) {
+			return kind
+		}
+	}
+	return err.Error()
+}
+
+// whole reads a score, which has to come without a fraction or exponent when it
+// comes from a script. Plain ZINCRBY replies a float64 in RESP3.
+func whole(v any) int64 {
+	switch v := v.(type) {
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			panic(err)
+		}
+		return n
+	case float64:
+		return int64(v)
+	}
+	return v.(int64)
+}
+
+func micros(f []any) int64 { return whole(f[0].(string))*1_000_000 + whole(f[1].(string)) }

@@ -1,0 +1,311 @@
+package scripts
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// A model is what the keys of one server should hold, and says what each call
+// should answer: who holds the lock, who stands in line, who is next.
+//
+// What the server's clock says cannot be known beforehand. So the model takes
+// times, and what is drawn from them, out of the answer, after it has checked
+// them against what it knows of the clock.
+type model struct {
+	db   state
+	live map[string]bool // managers that listen
+
+	// Of the call that is looked at.
+	got    answer
+	reply  result
+	sent   []grant // what should have been published
+	drawn  *span   // the last token
+	faults []string
+}
+
+// A grant is the message to a waiter who is the holder now.
+type grant struct {
+	manager, seq, key, value string
+	token                    span
+}
+
+// A span is a number that depends on the clock.
+type span struct{ low, high int64 }
+
+func (s span) has(n int64) bool { return s.low <= n && n <= s.high }
+
+func (m *model) faultf(format string, args ...any) {
+	m.faults = append(m.faults, fmt.Sprintf(format, args...))
+}
+
+// step lets the model do what the server was asked to, and returns what the
+// reply should have been.
+func (m *model) step(c call, i int, got answer, reply result) result {
+	m.got, m.reply, m.sent, m.drawn, m.faults = got, reply, nil, nil, nil
+	defer m.settle()
+	if reply.time != 0 && !(span{got.began, got.ended}).has(reply.time) {
+		m.faultf("time %d is not between %d and %d", reply.time, got.began, got.ended)
+	}
+	switch c.verb {
+	case "acquire":
+		return m.acquire(c, i)
+	case "release":
+		return m.release(c)
+	case "extend":
+		return m.extend(c)
+	}
+	return m.claim(c, i)
+}
+
+func (m *model) acquire(c call, i int) result {
+	by, clock := c.by, span{m.reply.time, m.reply.time}
+	holder, taken := m.text(by.lock)
+	if taken && holder == by.value { // a repetition, or the grant was lost
+		m.leave(by.queue, by.member())
+		return result{what: "held", token: m.token(m.draw(clock)), lease: m.db[by.lock].ttl}.at(m.reply.time)
+	}
+	if !taken && len(m.db[by.queue].zset) == 0 {
+		return m.hold(by, clock)
+	}
+
+	r := result{what: "taken", score: c.score[i]}
+	if c.join {
+		at := slices.IndexFunc(m.db[by.queue].zset, func(s scored) bool { return s.member == by.member() })
+		switch r.added = at < 0; {
+		case !r.added && r.score == 0:
+			r.score = m.db[by.queue].zset[at].score // where it stands
+		case r.added && r.score == 0:
+			r.score = clock.low // the end of the line
+			if line := m.db[by.queue].zset; len(line) > 0 {
+				r.score = max(r.score, line[len(line)-1].score+1)
+			}
+		}
+		if r.added {
+			m.enter(by.queue, scored{by.member(), r.score})
+		}
+	} else {
+		r.score = 0
+	}
+
+	if !taken {
+		next, found := m.promote(by, span{m.reply.time, m.got.ended})
+		switch {
+		case !found:
+			return m.hold(by, clock) // all who stood in line were dead
+		case next.manager == by.manager && next.seq == strconv.FormatUint(by.seq, 10):
+			return result{what: "held", token: m.token(next.token), lease: m.db[by.lock].ttl}.at(m.reply.time)
+		case next.manager == by.manager:
+			r.turn = next.seq
+		}
+	}
+	r.holder, _ = m.text(by.lock)
+	r.lease = m.db[by.lock].ttl
+	if c.join {
+		r.shortest = by.ttl
+		if text, ok := m.text(by.shortest); ok {
+			n, _ := strconv.ParseInt(text, 10, 64)
+			r.shortest = min(n, by.ttl)
+		}
+		keep := min(max(r.lease, 0), 4e12) + 60_000
+		m.set(by.shortest, strconv.FormatInt(r.shortest, 10), keep)
+		m.expire(by.queue, keep)
+	}
+	return r.at(m.reply.time)
+}
+
+func (r result) at(time int64) result { r.time = time; return r }
+
+// hold makes the caller the holder of a free key.
+func (m *model) hold(by *caller, clock span) result {
+	m.set(by.lock, by.value, by.ttl)
+	return result{what: "held", token: m.token(m.draw(clock)), lease: by.ttl, alone: true}.at(m.reply.time)
+}
+
+func (m *model) release(c call) result {
+	by := c.by
+	if m.leave(by.queue, c.member) && len(m.db[by.queue].zset) == 0 {
+		delete(m.db, by.shortest)
+	}
+	if holder, taken := m.text(by.lock); !taken || holder != by.value {
+		return result{what: "none"}
+	}
+	clock := span{m.got.began, m.got.ended}
+	if m.reply.time != 0 {
+		clock = span{m.reply.time, m.reply.time}
+	}
+	next, found := m.promote(by, clock)
+	switch {
+	case !found:
+		delete(m.db, by.lock)
+		delete(m.db, by.shortest)
+		return result{what: "freed"}
+	case next.manager == by.manager:
+		return result{what: "own", seq: next.seq, token: m.token(next.token), value: next.value}.at(m.reply.time)
+	}
+	return result{what: "handed"}
+}
+
+func (m *model) extend(c call) result {
+	if holder, taken := m.text(c.by.lock); !taken || holder != c.by.value {
+		return result{what: "lease", lease: -2}
+	}
+	m.expire(c.by.lock, max(m.db[c.by.lock].ttl, c.ttl))
+	return result{what: "lease", lease: m.db[c.by.lock].ttl}
+}
+
+func (m *model) claim(c call, i int) result {
+	r := result{what: "taken"}
+	if _, taken := m.text(c.by.lock); !taken {
+		m.set(c.by.lock, c.by.value, c.by.ttl)
+		r.what = "held"
+	}
+	e, ok := m.db[fence]
+	if !ok {
+		e = entry{kind: "zset", zset: []scored{{"t", 0}}, ttl: -1}
+	}
+	last := e.zset[0].score
+	if ok {
+		last = max(last, c.raise[i])
+	}
+	r.token = last + 1
+	e.zset = []scored{{"t", r.token}}
+	if c.keep {
+		e.ttl = 86_400_000
+	}
+	m.db[fence] = e
+	return r
+}
+
+var memberForm = regexp.MustCompile(`(?s)^([^:]*):([0-9]+):([0-9]+):(.*)$`)
+
+// promote makes the first live waiter the holder. The dead before it, and what
+// never was a waiter, are gone from the line.
+func (m *model) promote(by *caller, clock span) (next grant, found bool) {
+	drawn := false
+	for line := m.db[by.queue].zset; len(line) > 0; line = m.db[by.queue].zset {
+		member := line[0].member
+		m.leave(by.queue, member)
+		part := memberForm.FindStringSubmatch(member)
+		if part == nil {
+			continue
+		}
+		if !drawn {
+			drawn, next.token = true, m.draw(clock)
+		}
+		if part[1] != by.manager && !m.live[part[1]] {
+			continue
+		}
+		next.manager, next.seq, next.key, next.value = part[1], part[3], by.lock, part[4]
+		ttl, _ := strconv.ParseInt(part[2], 10, 64)
+		m.set(by.lock, next.value, ttl)
+		if next.manager != by.manager {
+			m.sent = append(m.sent, next)
+		}
+		return next, true
+	}
+	return next, false
+}
+
+// draw takes a token: above the last one, and above the clock.
+func (m *model) draw(clock span) span {
+	last := span{0, 0}
+	if m.drawn != nil {
+		last = *m.drawn
+	} else if e, ok := m.db[fence]; ok {
+		last = span{e.zset[0].score, e.zset[0].score}
+	}
+	m.drawn = &span{max(last.low, clock.low) + 1, max(last.high, clock.high) + 1}
+	return *m.drawn
+}
+
+// settle takes over what the fence holds, which is the last token drawn.
+func (m *model) settle() {
+	if m.drawn == nil {
+		return
+	}
+	e, ok := m.db[fence]
+	if !ok {
+		e.kind, e.ttl = "zset", 86_400_000
+	}
+	token := m.drawn.low
+	if after := m.got.state[fence]; len(after.zset) == 1 && m.drawn.has(after.zset[0].score) {
+		token = after.zset[0].score
+	}
+	if m.reply.token != 0 && m.reply.token != token {
+		m.faultf("token %d is not the last one drawn, %d", m.reply.token, token)
+	}
+	e.zset = []scored{{"t", token}}
+	m.db[fence] = e
+}
+
+// token returns the token of the reply, or what it should have been.
+func (m *model) token(want span) int64 {
+	if want.has(m.reply.token) {
+		return m.reply.token
+	}
+	m.faultf("token %d is not between %d and %d", m.reply.token, want.low, want.high)
+	return want.low
+}
+
+func (m *model) text(key string) (string, bool) {
+	e, ok := m.db[key]
+	if !ok {
+		return "", false
+	}
+	return e.text[0], true
+}
+
+func (m *model) set(key, text string, ttl int64) {
+	m.db[key] = entry{kind: "string", text: []string{text}, ttl: ttl}
+}
+
+func (m *model) expire(key string, ttl int64) {
+	if e, ok := m.db[key]; ok {
+		e.ttl = ttl
+		m.db[key] = e
+	}
+}
+
+func (m *model) enter(queue string, s scored) {
+	e, ok := m.db[queue]
+	if !ok {
+		e = entry{kind: "zset", ttl: -1}
+	}
+	e.zset = append(slices.Clone(e.zset), s)
+	slices.SortFunc(e.zset, func(a, b scored) int {
+		return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.member, b.member))
+	})
+	m.db[queue] = e
+}
+
+func (m *model) leave(queue, member string) bool {
+	e := m.db[queue]
+	line := slices.DeleteFunc(slices.Clone(e.zset), func(s scored) bool { return s.member == member })
+	if len(line) == len(e.zset) {
+		return false
+	}
+	if e.zset = line; len(line) > 0 {
+		m.db[queue] = e
+	} else {
+		delete(m.db, queue)
+	}
+	return true
+}
+
+// pass lets d milliseconds go by.
+func (m *model) pass(d int64) {
+	for key, e := range maps.Clone(m.db) {
+		if e.ttl < 0 {
+			continue
+		}
+		if e.ttl -= d; e.ttl > 0 {
+			m.db[key] = e
+		} else {
+			delete(m.db, key)
+		}
+	}
+}
