@@ -25,6 +25,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"set back": w.setBack,
 		"spoil":    w.spoil,
 		"tick":     w.tick,
+		"slip in":  w.slipIn,
 		// Lines grow if more join than leave.
 		"join 2": w.join, "join 3": w.join, "join 4": w.join, "join 5": w.join,
 		"hand on 2": w.releaseByHolder, "hand on 3": w.releaseByHolder, "hand on 4": w.releaseByHolder,
@@ -92,6 +93,19 @@ func (w *world) claim(t *rapid.T) {
 		c.raise = [2]int64{w.servers[0].clock - 5, w.servers[1].now(t) - 5}
 	}
 	w.do(t, c)
+}
+
+// slipIn is a claim that comes just as the key is free, perhaps by one who has
+// long been waiting, and whose answer is lost.
+func (w *world) slipIn(t *rapid.T) {
+	by := w.caller(t)
+	w.plain(t, []any{"del", by.lock})
+	if !w.over {
+		w.do(t, call{verb: "claim", by: by})
+	}
+	if !w.over {
+		w.do(t, call{verb: "acquire", by: by, join: by.joined})
+	}
 }
 
 // repeat sends the last request again: its answer was lost.

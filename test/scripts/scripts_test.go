@@ -251,6 +251,12 @@ func safe(before state, m *model, c call, r result) string {
 		return "the lease has no end"
 	case r.what == "held" && holder(is) != "="+by.value:
 		return "the caller was told that it holds the lock"
+	case was.kind == "list" && c.verb != "release" && r.what != "WRONGTYPE" && c.verb != "claim":
+		return "what is no lock gave no error"
+	case was.kind == "list" && c.verb == "release" && before[by.queue].kind != "list" && r.what != "none":
+		return "the lock was lost, which is no error of a release"
+	case holder(was) == "="+by.value && c.verb == "release" && before[by.queue].kind == "list" && c.member == "" && r.what != "freed":
+		return "what is no queue kept the lock from being released"
 	}
 	return ""
 }
