@@ -8,6 +8,7 @@ GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . examples/booking
 FUZZTIME ?= 30s
+FUZZ = FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzGrantToWaiter FuzzReply FuzzAnyReply FuzzEvents FuzzFlags FuzzDurations FuzzNames
 
 .PHONY: test check lint redis soak fuzz bench
 
@@ -32,7 +33,7 @@ soak: redis
 	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives' .
 
 fuzz:
-	for target in FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzReply; do \
+	for target in $(FUZZ); do \
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . || exit 1; done
 
 bench: redis
