@@ -72,10 +72,12 @@ func FuzzAnyReply(f *testing.F) {
 	f.Add([]byte{list, odd, 1, text + 12*4, text + 12*3, odd, 10, odd, 6, odd, 1})          // held
 	f.Add([]byte{list, odd, 1, text + 12*4, text + 12*3, text + 12*5, odd, 11, odd, 11})    // held, for ever
 	f.Add([]byte{list, odd, 1, text + 12*6, text + 12*3, odd, 11, odd, 12, odd, 1})         // beyond all numbers
+	f.Add([]byte{list, odd, 1, text + 12*4, text + 12*3, text + 12*5, odd, 10, odd, 0})     // for long
 	f.Add([]byte{list, odd, 0, text + 12*4, text + 12*3, odd, 4, text + 12*8, text})        // taken, without end
 	f.Add([]byte{list, odd, 0, text + 12*4, text + 12*3, odd, 6, text + 12*8, text + 12*2}) // a negative turn
 	f.Add([]byte{12*9 + 10, odd, 0, text + 12*4, text + 12*3, odd, 6, text + 12*8, text, odd, 9, odd, 1, odd, 12})
 	f.Add([]byte{list, odd, 3, text + 12*4, text + 12*3, odd, 2, odd, 10, text + 12*8}) // released to our own
+	f.Add([]byte{list, odd, 3, text + 12*4, text + 12*3, odd, 4, odd, 10, text + 12*8}) // to a negative one
 	f.Add([]byte{12*1 + 10, odd, 2})
 	for c := range 256 {
 		f.Add([]byte{byte(c), byte(c), 1, 2, 3, 4, 5})
@@ -83,11 +85,25 @@ func FuzzAnyReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v := anyReply(&data, 0)
 		if r, err := decodeAcquire(v); err == nil {
-			require.LessOrEqual(t, r.lease, maxTTL)
-			require.GreaterOrEqual(t, r.lease, -time.Millisecond)
+			at := 3
+			if r.held {
+				at = 4
+			}
+			ms, _ := asInt(v.([]any)[at])
+			switch {
+			case ms < 0:
+				require.Negative(t, r.lease)
+			case ms > maxTTL.Milliseconds():
+				require.Equal(t, maxTTL, r.lease)
+			default:
+				require.Equal(t, ms, r.lease.Milliseconds())
+			}
 			require.GreaterOrEqual(t, r.server, time.Duration(0))
+			require.LessOrEqual(t, r.turn, uint64(math.MaxInt64))
 		}
-		_, _ = decodeRelease(v)
+		if r, err := decodeRelease(v); err == nil {
+			require.LessOrEqual(t, r.seq, uint64(math.MaxInt64))
+		}
 		_, _ = decodeTime(v)
 
 		reply := command{redis.NewCmd(context.Background())}

@@ -9,11 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// nowhere is a client that is not used.
+var nowhere = redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+
 // newStill returns a manager that sends nothing, and a lock of it that stands in
 // line for the key.
 func newStill(t *testing.T, key string) (*LockManager, *Lock) {
-	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
-	m, err := NewLockManager(client)
+	m, err := NewLockManager(nowhere)
 	require.NoError(t, err)
 	m.send.resumeAt = time.Now().Add(time.Hour)
 	m.send.wakeup = true // kick will be called, it thinks
@@ -25,7 +27,6 @@ func newStill(t *testing.T, key string) (*LockManager, *Lock) {
 	ln.push(l)
 	m.tickets[l.seq] = l
 	t.Cleanup(func() {
-		client.Close()
 		if ln.timer != nil {
 			ln.timer.Stop()
 		}
