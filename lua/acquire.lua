@@ -57,7 +57,10 @@ end
 local turn = ''
 if not holder then
   -- Expired, deleted or evicted under waiters: the first of them is next.
-  local next = handover(ARGV[4], ARGV[5])
+  local next, failure = handover(ARGV[4], ARGV[5])
+  if failure then
+    return failure
+  end
   if not next then
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
     return {1, time[1], time[2], draw(time), tonumber(ARGV[2]), 1}

@@ -4,7 +4,8 @@
 --   KEYS     1 lock, 2 queue, 3 fence, 5 skipped
 --   self     id of the calling manager: its own waiters are told by the reply
 --   channel  prefix of the managers' grant channels
--- Returns nil when nobody alive waits, else a table: own (the waiter is one of
+-- Returns nil when nobody alive waits; nil and the error, for the script to
+-- reply, when Redis does not let it look; else a table: own (the waiter is one of
 -- the calling manager's), seq, value, ttl, token, and time (reply of TIME).
 --
 -- Invariant: a waiter leaves the queue here only to become the holder in the
@@ -31,7 +32,7 @@ local function handover(self, channel)
   while true do
     local popped = redis.pcall('ZPOPMIN', KEYS[2])
     if popped.err and not string.find(popped.err, 'WRONGTYPE', 1, true) then
-      error(popped.err)
+      return nil, popped -- raised, it would not begin with READONLY any more
     end
     local member = popped[1]
     if not member then

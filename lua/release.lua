@@ -24,7 +24,10 @@ end
 if holder ~= ARGV[1] then
   return {0}
 end
-local next = handover(ARGV[2], ARGV[3])
+local next, failure = handover(ARGV[2], ARGV[3])
+if failure then
+  return failure
+end
 if not next then
   redis.call('DEL', KEYS[1], KEYS[4])
   return {1}

@@ -1,0 +1,35 @@
+package redislock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock/internal/redistest"
+)
+
+// A Redis that takes no writes for a while is asked again: to release as well.
+func TestUnlockIsTriedAgainByARedisThatTakesNoWrites(t *testing.T) {
+	for name, set := range map[string]func(refuse bool) []any{
+		"NOREPLICAS": func(refuse bool) []any {
+			return []any{"config", "set", "min-replicas-to-write", map[bool]int{true: 1}[refuse]}
+		},
+		"READONLY": func(refuse bool) []any {
+			if refuse {
+				return []any{"replicaof", "127.0.0.1", "1"}
+			}
+			return []any{"replicaof", "no", "one"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := redistest.Start(t).Client(nil)
+			m := newManager(t, client)
+			l := acquire(t, m, "key", time.Minute)
+			require.NoError(t, client.Do(ctx, set(true)...).Err())
+			time.AfterFunc(300*time.Millisecond, func() { client.Do(ctx, set(false)...) })
+			require.NoError(t, l.Unlock())
+			requireClean(t, client)
+		})
+	}
+}
