@@ -10,22 +10,23 @@ import (
 // actions are what may happen in a world.
 func (w *world) actions() map[string]func(*rapid.T) {
 	all := map[string]func(*rapid.T){
-		"join":     w.join,
-		"try":      w.try,
-		"rejoin":   w.rejoin,
-		"release":  w.release,
-		"hand on":  w.releaseByHolder,
-		"abandon":  w.abandon,
-		"extend":   w.extend,
-		"claim":    w.claim,
-		"repeat":   w.repeat,
-		"listen":   w.listen,
-		"foreign":  w.foreign,
-		"expire":   w.expire,
-		"set back": w.setBack,
-		"spoil":    w.spoil,
-		"tick":     w.tick,
-		"slip in":  w.slipIn,
+		"join":      w.join,
+		"try":       w.try,
+		"come back": w.comeBack,
+		"rejoin":    w.rejoin,
+		"release":   w.release,
+		"hand on":   w.releaseByHolder,
+		"abandon":   w.abandon,
+		"extend":    w.extend,
+		"claim":     w.claim,
+		"repeat":    w.repeat,
+		"listen":    w.listen,
+		"foreign":   w.foreign,
+		"expire":    w.expire,
+		"set back":  w.setBack,
+		"spoil":     w.spoil,
+		"tick":      w.tick,
+		"slip in":   w.slipIn,
 		// Lines grow if more join than leave.
 		"join 2": w.join, "join 3": w.join, "join 4": w.join, "join 5": w.join,
 		"hand on 2": w.releaseByHolder, "hand on 3": w.releaseByHolder, "hand on 4": w.releaseByHolder,
@@ -42,14 +43,34 @@ func (w *world) actions() map[string]func(*rapid.T) {
 
 func (w *world) caller(t *rapid.T) *caller { return rapid.SampledFrom(w.callers).Draw(t, "caller") }
 
-func (w *world) join(t *rapid.T) { w.do(t, call{verb: "acquire", by: w.caller(t), join: true}) }
+func (w *world) join(t *rapid.T) {
+	by := w.caller(t)
+	w.do(t, call{verb: "acquire", by: by, join: true})
+	if rapid.Bool().Draw(t, "the answer is lost") {
+		by.score = [2]int64{}
+	}
+}
 
 func (w *world) try(t *rapid.T) { w.do(t, call{verb: "acquire", by: w.caller(t)}) }
 
 // rejoin is a look after the line, and what follows when a line was lost.
 func (w *world) rejoin(t *rapid.T) {
 	by := w.caller(t)
-	w.do(t, call{verb: "acquire", by: by, join: true, score: by.score})
+	w.do(t, call{verb: "acquire", by: by, join: true, score: by.score, unsure: rapid.Bool().Draw(t, "unsure")})
+}
+
+// comeBack is the rejoin of a waiter that was skipped and does not know its place.
+func (w *world) comeBack(t *rapid.T) {
+	var skipped []*caller
+	for _, by := range w.callers {
+		if slices.ContainsFunc(w.models[0].db[by.skipped].zset, func(s scored) bool { return s.member == by.member() }) {
+			skipped = append(skipped, by)
+		}
+	}
+	if len(skipped) == 0 {
+		t.Skip("nobody was skipped")
+	}
+	w.do(t, call{verb: "acquire", by: rapid.SampledFrom(skipped).Draw(t, "caller"), join: true, unsure: true})
 }
 
 // release is by whoever it may be: holder, waiter or stranger.
@@ -165,6 +186,7 @@ func (w *world) foreign(t *rapid.T) {
 		{"del", p.lock},
 		{"del", p.queue},
 		{"del", p.shortest},
+		{"del", p.skipped},
 		{"del", fence},
 		{"flushall"},
 		{"zadd", p.queue, 5, "junk"},
@@ -176,7 +198,7 @@ func (w *world) foreign(t *rapid.T) {
 // spoil puts a key of the wrong type where the scripts use one.
 func (w *world) spoil(t *rapid.T) {
 	p := rapid.SampledFrom(w.places).Draw(t, "place")
-	key := rapid.SampledFrom([]string{p.lock, p.queue, p.shortest, fence}).Draw(t, "key")
+	key := rapid.SampledFrom([]string{p.lock, p.queue, p.shortest, p.skipped, fence}).Draw(t, "key")
 	commands := [][]any{{"del", key}}
 	if rapid.Bool().Draw(t, "wrong") { // else mended
 		commands = append(commands, []any{"rpush", key, "wrong", "type"})

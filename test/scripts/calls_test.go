@@ -14,13 +14,14 @@ const (
 
 // A place is a lock key with what belongs to it. The scripts take any names for
 // the side keys; those that the library makes have tests of their own.
-type place struct{ lock, queue, shortest string }
+type place struct{ lock, queue, shortest, skipped string }
 
 func placeOf(lock string) place {
-	return place{lock, "redislock:queue:{" + lock + "}", "redislock:shortest:{" + lock + "}"}
+	side := "{" + lock + "}"
+	return place{lock, "redislock:queue:" + side, "redislock:shortest:" + side, "redislock:skipped:" + side}
 }
 
-func (p place) keys() []any { return []any{4, p.lock, p.queue, fence, p.shortest} }
+func (p place) keys() []any { return []any{5, p.lock, p.queue, fence, p.shortest, p.skipped} }
 
 // A caller is one acquisition.
 type caller struct {
@@ -41,8 +42,9 @@ type call struct {
 	verb string // "acquire", "release", "extend" or "claim"
 	by   *caller
 
-	join  bool     // acquire
-	score [2]int64 // acquire: of an earlier join, or 0
+	join   bool     // acquire
+	score  [2]int64 // acquire: of an earlier join, or 0
+	unsure bool     // acquire: there may have been one that was not answered
 
 	member string // release: the queue member that may have to go, or ""
 
@@ -53,8 +55,8 @@ type call struct {
 }
 
 func (c call) String() string {
-	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v member=%q ttl=%d raise=%v keep=%t",
-		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.member, c.ttl, c.raise, c.keep)
+	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%v keep=%t",
+		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise, c.keep)
 }
 
 // commands returns what is sent to server i.
@@ -68,6 +70,8 @@ func (c call) commands(s *texts, i int) [][]any {
 		}
 		if c.score[i] != 0 {
 			score = c.score[i]
+		} else if c.unsure {
+			score = "?"
 		}
 		return [][]any{append(append([]any{"eval", s.acquire}, by.keys()...),
 			by.value, by.ttl, mode, by.manager, channel, by.seq, score)}

@@ -75,8 +75,15 @@ func (m *model) acquire(c call, i int) result {
 	r := result{what: "taken", score: c.score[i]}
 	if c.join {
 		at := slices.IndexFunc(m.db[by.queue].zset, func(s scored) bool { return s.member == by.member() })
+		if skipped := m.db[by.skipped]; r.score == 0 && c.unsure {
+			for _, s := range skipped.zset {
+				if s.member == by.member() {
+					r.score = s.score
+				}
+			}
+		}
 		switch r.added = at < 0; {
-		case !r.added && r.score == 0:
+		case !r.added:
 			r.score = m.db[by.queue].zset[at].score // where it stands
 		case r.added && r.score == 0:
 			r.score = clock.low // the end of the line
@@ -188,6 +195,7 @@ func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 	drawn := false
 	for line := m.db[by.queue].zset; len(line) > 0; line = m.db[by.queue].zset {
 		member := line[0].member
+		score := line[0].score
 		m.leave(by.queue, member)
 		part := memberForm.FindStringSubmatch(member)
 		if part == nil {
@@ -197,6 +205,9 @@ func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 			drawn, next.token = true, m.draw(clock)
 		}
 		if part[1] != by.manager && !m.live[part[1]] {
+			m.leave(by.skipped, member)
+			m.enter(by.skipped, scored{member, score})
+			m.expire(by.skipped, 60_000)
 			continue
 		}
 		next.manager, next.seq, next.key, next.value = part[1], part[3], by.lock, part[4]

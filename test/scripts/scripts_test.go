@@ -167,6 +167,11 @@ func (w *world) do(t *rapid.T, c call) {
 		t.Fatalf("%v\n%s\nreplies: %q\n         %q", c, diff, got[0].replies, got[1].replies)
 	}
 	w.seen[results[0].what]++
+	if c.unsure && c.score[0] == 0 && results[0].added && slices.ContainsFunc(w.models[0].db[c.by.skipped].zset, func(s scored) bool {
+		return s.member == c.by.member()
+	}) {
+		w.seen["old place"]++
+	}
 	results[1].lease = results[0].lease // that of the server whose time stands still
 	w.align(got)
 
@@ -221,7 +226,7 @@ func (w *world) align(got [2]answer) {
 func (w *world) spoilt(p place) bool {
 	db := w.models[0].db
 	wrong := func(key, kind string) bool { e, ok := db[key]; return ok && e.kind != kind }
-	return wrong(p.lock, "string") || wrong(p.queue, "zset") || wrong(fence, "zset") || wrong(p.shortest, "string")
+	return wrong(p.lock, "string") || wrong(p.queue, "zset") || wrong(fence, "zset") || wrong(p.shortest, "string") || wrong(p.skipped, "zset")
 }
 
 // safe says what must not happen even if a key is of the wrong type, about which
