@@ -35,6 +35,15 @@ func (m *LockManager) Remembered() int {
 	return len(m.tickets) + len(m.named)
 }
 
+// HasHeard tells whether an event of the key that frees nothing has come, and no
+// look at the key is under way.
+func (m *LockManager) HasHeard(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ln := m.lines[key]
+	return ln != nil && ln.noise > 0 && ln.acquiring == 0 && !ln.lookAgain
+}
+
 // Watches tells whether the manager is subscribed to the events of a key.
 func (m *LockManager) Watches(key string) bool {
 	m.mu.Lock()

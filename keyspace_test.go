@@ -38,6 +38,16 @@ func (b *logBuffer) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// awaitEvents waits until a manager with waiters for a key hears the key's events
+// and has taken the look that follows the subscription: from then on nothing but
+// an event tells that the key was freed.
+func awaitEvents(t *testing.T, m *redislock.LockManager, client *redis.Client, key string) {
+	t.Helper()
+	channel := fmt.Sprintf("__keyspace@%d__:%s", client.Options().DB, key)
+	eventually(t, "subscribed to the key", func() bool { return client.Publish(ctx, channel, "nothing").Val() == 1 })
+	eventually(t, "heard, and looked", func() bool { return m.HasHeard(key) })
+}
+
 // A key that a foreign program frees goes to the next waiter at once, although
 // its TTL is an hour.
 func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
@@ -57,7 +67,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 			m := newManager(t, client)
 			require.NoError(t, client.Set(ctx, "key", "foreign", time.Hour).Err())
 			l := m.Lock(ctx, "key", time.Minute)
-			eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+			awaitEvents(t, m, client, "key")
 			require.NoError(t, free())
 			require.True(t, soon(t, l).OK())
 			require.NoError(t, l.Unlock())
@@ -65,6 +75,23 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 		})
 	}
 	requireClean(t, client)
+}
+
+func TestFreeingEventsAreHeededAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		for _, event := range []string{"del", "expired", "evicted", "rename_from"} {
+			require.NoError(t, b.server.Set("key", "foreign"))
+			b.server.SetTTL("key", time.Hour)
+			l := b.manager.Lock(ctx, "key", time.Minute)
+			time.Sleep(10 * time.Second)
+			b.server.Del("key")
+			start := time.Now()
+			require.Equal(t, 1, b.server.Publish("__keyspace@0__:key", event))
+			require.NoError(t, l.Wait().Err)
+			require.Equal(t, start, time.Now(), event)
+			require.NoError(t, l.Unlock())
+		}
+	})
 }
 
 // Freed in the moment before the subscription: nothing announces it, and yet.
@@ -89,7 +116,7 @@ func TestEvictedKeyGoesToTheNext(t *testing.T) {
 	m := newManager(t, client)
 	require.NoError(t, client.Set(ctx, "key", strings.Repeat("x", 1<<20), time.Minute).Err())
 	l := m.Lock(ctx, "key", time.Minute)
-	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	awaitEvents(t, m, client, "key")
 	queue, shortest := redislock.KeysOf("key")
 	for _, key := range []string{queue, shortest, redislock.FenceKey} {
 		require.NoError(t, client.Persist(ctx, key).Err()) // not to be evicted
@@ -131,7 +158,7 @@ func TestNotificationsSwitchedOffInFlight(t *testing.T) {
 	m := newManager(t, client)
 	require.NoError(t, client.Set(ctx, "key", "foreign", 700*time.Millisecond).Err())
 	l := m.Lock(ctx, "key", time.Minute)
-	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	awaitEvents(t, m, client, "key")
 	require.NoError(t, client.ConfigSet(ctx, "notify-keyspace-events", "").Err())
 	require.Less(t, soon(t, l).Waited, 1700*time.Millisecond)
 	require.NoError(t, l.Unlock())
@@ -247,7 +274,7 @@ func TestOtherDatabases(t *testing.T) {
 	m := newManager(t, client)
 	require.NoError(t, client.Set(ctx, "key", "foreign", time.Hour).Err())
 	l := m.Lock(ctx, "key", time.Minute)
-	eventually(t, "subscribed to the key", func() bool { return m.Watches("key") })
+	awaitEvents(t, m, client, "key")
 	require.NoError(t, client.Del(ctx, "key").Err())
 	require.True(t, soon(t, l).OK())
 	require.NoError(t, l.Unlock())
@@ -272,4 +299,36 @@ func TestLineThatMovesIsNotWatched(t *testing.T) {
 	require.NoError(t, holder.Unlock())
 	require.True(t, soon(t, parked).OK())
 	require.NoError(t, parked.Unlock())
+}
+
+func TestKeyspaceOffSubscribesToNoEvents(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		m, err := redislock.NewLockManager(b.client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+		require.NoError(t, err)
+		require.NoError(t, b.server.Set("key", "foreign"))
+		parked := []*redislock.Lock{m.Lock(ctx, "key", time.Hour)}
+		time.Sleep(time.Minute)
+		require.Empty(t, b.server.PubSubChannels("__keyspace*"))
+		parked = append(parked, b.manager.Lock(ctx, "key", time.Hour))
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{"__keyspace@0__:key"}, b.server.PubSubChannels("__keyspace*"))
+		for _, l := range parked {
+			require.NoError(t, l.Unlock())
+		}
+		require.NoError(t, m.Close())
+	})
+}
+
+func TestLogShortensOwnerValues(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		var log logBuffer
+		m, err := redislock.NewLockManager(b.client, redislock.WithLogger(log.logger()))
+		require.NoError(t, err)
+		l := acquire(t, m, "key", time.Second)
+		<-l.Done()
+		require.NoError(t, m.Close())
+		require.Contains(t, log.String(), "lock lost")
+		require.Contains(t, log.String(), l.Value()[:8])
+		require.NotContains(t, log.String(), l.Value())
+	})
 }

@@ -218,6 +218,15 @@ func TestOwnerValueThatBeginsAlikeIsAnother(t *testing.T) {
 		_, err = m2.TryLock(ctx, "key", time.Minute, redislock.WithValue("worker-1"))
 		require.ErrorIs(t, err, redislock.ErrNotAcquired)
 		require.NoError(t, l.Unlock())
+
+		l = acquire(t, m, "key", time.Minute, redislock.WithValue("worker-1"))
+		require.NoError(t, client.Set(ctx, "key", "worker-10", time.Minute).Err()) // it was lost meanwhile
+		require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)
+		l = acquire(t, m, "other", time.Minute, redislock.WithValue("worker-1"))
+		require.NoError(t, client.Set(ctx, "other", "worker-10", time.Minute).Err())
+		require.ErrorIs(t, l.Extend(ctx, time.Hour), redislock.ErrNotHeld)
+		require.Equal(t, "worker-10", client.Get(ctx, "key").Val())
+		require.LessOrEqual(t, client.PTTL(ctx, "other").Val(), time.Minute)
 	})
 }
 

@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -130,15 +131,23 @@ func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
 	direct, proxy, client := throughProxy(t, 0)
 	m := newManager(t, client)
 	var last int64
-	for range 20 {
+	for i := range 20 {
 		require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock())
 		proxy.LoseReplies.Store(true)
-		l := m.Lock(ctx, "key", time.Minute)
+		key := fmt.Sprint("key", i) // that was not found taken before
+		var l *redislock.Lock
+		if i%2 == 0 {
+			l = m.Lock(ctx, key, time.Minute)
+		} else {
+			var err error
+			l, err = m.TryLock(ctx, key, time.Minute)
+			require.NoError(t, err)
+		}
 		r := soon(t, l)
 		require.NoError(t, r.Err)
 		require.Greater(t, r.Token, last)
 		last = r.Token
-		require.Equal(t, l.Value(), direct.Get(ctx, "key").Val())
+		require.Equal(t, l.Value(), direct.Get(ctx, key).Val())
 		require.NoError(t, l.Unlock())
 	}
 	requireClean(t, direct)

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
@@ -33,8 +34,10 @@ func TestWaitIsNotTiedToTheTTL(t *testing.T) {
 		waiter := b.manager.Lock(ctx, "key", time.Second)
 		time.Sleep(59 * time.Minute)
 		require.NoError(t, holder.Unlock())
+		released := time.Now()
 		r := waiter.Wait()
 		require.NoError(t, r.Err)
+		require.Equal(t, released, time.Now(), "the reply to the release made it the holder")
 		require.WithinDuration(t, time.Now().Add(time.Second), r.ValidUntil, 20*time.Millisecond)
 		require.NoError(t, waiter.Unlock())
 	})
@@ -164,5 +167,118 @@ func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
 		require.NoError(t, second.Wait().Err)
 		require.LessOrEqual(t, time.Since(start), time.Second+100*time.Millisecond)
 		require.NoError(t, second.Unlock())
+	})
+}
+
+// The key was freed unannounced, and the one who comes last in the line looks
+// first: the lock goes to the one who came first all the same.
+func TestWhoLooksFirstDoesNotPassTheLine(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", time.Hour)
+		first := b.manager.Lock(ctx, "key", time.Hour)
+		time.Sleep(time.Second)
+		last := other.Lock(ctx, "key", time.Second) // looks every second
+		time.Sleep(10 * time.Second)
+		b.server.Del("key")
+		start := time.Now()
+		require.NoError(t, first.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), 1100*time.Millisecond)
+		require.Zero(t, last.Token())
+		require.NoError(t, first.Unlock())
+		require.NoError(t, last.Wait().Err)
+		require.NoError(t, last.Unlock())
+		require.NoError(t, other.Close())
+	})
+}
+
+// A waiter whose connection was down when its turn came was skipped. It is back
+// in its place with its connection.
+func TestWaiterSkippedWhileItsConnectionWasDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		m, err := redislock.NewLockManager(b.client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+		require.NoError(t, err)
+		holder := acquire(t, b.manager, "key", time.Hour)
+		waiter := m.Lock(ctx, "key", time.Hour)
+		time.Sleep(time.Second)
+		b.deafen()
+		time.Sleep(time.Second)
+		require.NoError(t, holder.Unlock())
+		require.False(t, b.server.Exists("key"), "handed to one who cannot hear")
+		b.deaf.Store(false)
+		start := time.Now()
+		require.NoError(t, waiter.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), time.Second)
+		require.NoError(t, waiter.Unlock())
+		require.NoError(t, m.Close())
+	})
+}
+
+// A member that a request left behind, which arrived after the client had given
+// up on it, becomes the holder when its turn comes. The lock is given back.
+func TestGrantForAForgottenLockIsGivenBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		require.NoError(t, b.server.Set("foreign", "foreign"))
+		waiter := b.manager.Lock(ctx, "foreign", time.Hour) // its manager listens
+		synctest.Wait()
+		queue, _ := redislock.KeysOf("foreign")
+		members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
+		require.NoError(t, err)
+		id, _, _ := strings.Cut(members[0], ":")
+		for told, releaser := range map[string]*redislock.LockManager{"message": other, "reply": b.manager} {
+			holder := acquire(t, releaser, "key", time.Hour)
+			queue, _ := redislock.KeysOf("key")
+			require.NoError(t, b.client.ZAdd(ctx, queue, redis.Z{Score: 1, Member: id + ":3600000:99:forgotten"}).Err())
+			require.NoError(t, holder.Unlock())
+			synctest.Wait()
+			require.False(t, b.server.Exists("key"), "told by "+told)
+		}
+		require.NoError(t, waiter.Unlock())
+		require.NoError(t, other.Close())
+	})
+}
+
+// Who leaves the line of a key that a foreign program holds leaves nothing.
+func TestLastToLeaveTheLineClearsUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "foreign"))
+		l := b.manager.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+		require.Len(t, b.server.Keys(), 3)
+		require.NoError(t, l.Unlock())
+		require.Equal(t, []string{"key"}, b.server.Keys())
+	})
+}
+
+// Redis has lost the line, and others have begun a new one: those of the old are
+// back ahead of them, in their old order, when one of them has looked.
+func TestLineThatWasLostIsFormedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", 5*time.Second)
+		line := []*redislock.Lock{b.manager.Lock(ctx, "key", time.Hour), b.manager.Lock(ctx, "key", time.Hour)}
+		time.Sleep(2 * time.Second)
+		b.server.FlushAll()
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", time.Hour)
+		line = append(line, other.Lock(ctx, "key", time.Hour))
+		time.Sleep(5 * time.Second)
+		queue, _ := redislock.KeysOf("key")
+		members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
+		require.NoError(t, err)
+		require.Len(t, members, len(line))
+		for i, l := range line {
+			require.Contains(t, members[i], l.Value())
+		}
+		for _, l := range line {
+			require.NoError(t, l.Unlock())
+		}
+		require.NoError(t, other.Close())
 	})
 }

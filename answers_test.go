@@ -1,0 +1,161 @@
+package redislock_test
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+)
+
+// A fate is what befalls one request.
+type fate struct {
+	before, after time.Duration // on the way to Redis, and back
+	lost          bool          // the answer
+}
+
+// A wire is a hook of a client: the next request of the library meets its fate.
+type wire struct{ next atomic.Pointer[fate] }
+
+func newWire(b *bubble) *wire {
+	w := new(wire)
+	b.client.AddHook(w)
+	return w
+}
+
+func (*wire) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*wire) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (w *wire) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if name := cmds[0].Name(); name == "hello" || name == "client" { // the client's own greeting
+			return next(ctx, cmds)
+		}
+		f := w.next.Swap(nil)
+		if f == nil {
+			return next(ctx, cmds)
+		}
+		time.Sleep(f.before)
+		err := next(ctx, cmds)
+		time.Sleep(f.after)
+		if f.lost {
+			for _, cmd := range cmds {
+				cmd.SetErr(io.ErrUnexpectedEOF)
+			}
+			return io.ErrUnexpectedEOF
+		}
+		return err
+	}
+}
+
+// However slow the answer is, a lease counts from before the request was sent.
+func TestValidityCountsFromTheRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		const ttl = 10 * time.Second
+		slowly := func() time.Time {
+			w.next.Store(&fate{after: 200 * time.Millisecond})
+			return time.Now()
+		}
+
+		sent := slowly()
+		l := acquire(t, b.manager, "key", ttl)
+		require.Equal(t, sent.Add(ttl-ttl/100), l.ValidUntil(), "plain commands")
+
+		sent = slowly()
+		require.NoError(t, l.Extend(ctx, 2*ttl))
+		require.Equal(t, sent.Add(2*(ttl-ttl/100)), l.ValidUntil(), "an extension")
+
+		next := b.manager.Lock(ctx, "key", ttl)
+		time.Sleep(3 * time.Second) // until no look is due, which would tell as well
+		sent = slowly()
+		require.NoError(t, l.Unlock())
+		require.NoError(t, next.Wait().Err)
+		require.Equal(t, sent.Add(ttl-ttl/100), next.ValidUntil(), "a handover")
+		_, err := b.manager.TryLock(ctx, "key", ttl)
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		require.NoError(t, next.Unlock())
+
+		sent = slowly() // not by plain commands, as the key was found taken just now
+		l = acquire(t, b.manager, "key", ttl)
+		require.Equal(t, sent.Add(ttl-ttl/100), l.ValidUntil(), "the script")
+		require.NoError(t, l.Unlock())
+	})
+}
+
+// Cancelled while a request is under way whose answer is lost then: what it did
+// in Redis is undone.
+func TestCancelledBeforeItsAnswerIsLost(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		cancelled := func(key string) {
+			cancellable, cancel := context.WithCancel(ctx)
+			w.next.Store(&fate{after: 200 * time.Millisecond, lost: true})
+			l := b.manager.Lock(cancellable, key, time.Hour)
+			time.Sleep(100 * time.Millisecond)
+			cancel()
+			require.ErrorIs(t, l.Wait().Err, context.Canceled)
+			time.Sleep(time.Second)
+		}
+		cancelled("free")
+		require.False(t, b.server.Exists("free"), "the key is left behind")
+
+		holder := acquire(t, b.manager, "taken", time.Hour)
+		neighbour := b.manager.Lock(ctx, "taken", time.Hour) // so that the next joins straight away
+		synctest.Wait()
+		cancelled("taken")
+		require.Equal(t, 1, waiters(t, b.client, "taken"), "the place in the line is left behind")
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, neighbour.Wait().Err)
+		require.NoError(t, neighbour.Unlock())
+	})
+}
+
+// A call whose request is slow is not overtaken by the next call on another
+// connection.
+func TestCallsDoNotOvertakeASlowOne(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		holder := acquire(t, b.manager, "key", time.Hour)
+		neighbour := b.manager.Lock(ctx, "key", time.Hour) // so that the next join straight away
+		synctest.Wait()
+		w.next.Store(&fate{before: 200 * time.Millisecond})
+		first := b.manager.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+		second := b.manager.Lock(ctx, "key", time.Hour)
+		time.Sleep(time.Second)
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, neighbour.Wait().Err)
+		require.NoError(t, neighbour.Unlock())
+		synctest.Wait()
+		require.NotZero(t, first.Token())
+		require.Zero(t, second.Token(), "overtook the call before it")
+		require.NoError(t, first.Unlock())
+		require.NoError(t, second.Wait().Err)
+		require.NoError(t, second.Unlock())
+	})
+}
+
+// Close waits for what is under way, and for what that calls for.
+func TestCloseWaitsForASlowAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		w.next.Store(&fate{after: time.Second})
+		l := b.manager.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+		require.NoError(t, b.manager.Close())
+		require.ErrorIs(t, l.Wait().Err, redislock.ErrClosed)
+		require.False(t, b.server.Exists("key"), "the key is left behind")
+		synctest.Wait() // for those that are on their last instruction
+		require.Empty(t, goroutines())
+		require.True(t, b.manager.Idle())
+	})
+}
