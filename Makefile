@@ -1,5 +1,6 @@
 # make test   installs what is missing and runs all tests
 # make check  what CI runs: format, vet, staticcheck, and make test
+# make mutants  breaks the library in many ways, and demands that a test notices each
 # make soak   repeats the tests that live on chance, for minutes
 # make fuzz   fuzzes each target for a while
 # make bench  measures the hot paths
@@ -10,7 +11,7 @@ MODULES = . examples/booking
 FUZZTIME ?= 30s
 FUZZ = FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzGrantToWaiter FuzzReply FuzzAnyReply FuzzEvents FuzzFlags FuzzDurations FuzzNames
 
-.PHONY: test check lint redis soak fuzz bench
+.PHONY: test check lint redis mutants soak fuzz bench
 
 test: redis
 	for module in $(MODULES); do (cd $$module && $(GO) test -race -timeout 5m ./...) || exit 1; done
@@ -28,6 +29,9 @@ redis:
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 		$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y redis-server; }
 	@redis-server --version
+
+mutants: redis
+	cd test && $(GO) run ./mutants
 
 soak: redis
 	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives' .
