@@ -33,13 +33,17 @@ func checkBelief(r *run) {
 			if last != nil && from < end {
 				ops := []string{last.name, o.name}
 				overlap := milliseconds(min(end, to) - from)
+				robbed := last
+				if !r.takenAway(last, o) && r.takenAway(o, last) {
+					robbed = o // before it was told that it held
+				}
 				switch {
-				case !r.takenAway(last, o):
+				case robbed == last && !r.takenAway(last, o):
 					r.violation(guarantee, checker, key, ops,
 						"%s was granted while %s still believed to hold it, for %s", o.name, last.name, overlap)
-				case !r.learnt(last):
+				case !r.learnt(robbed):
 					r.violation(guarantee, "unseen loss", key, ops,
-						"%s lost it to a fault, %s was granted, and %s was never told", last.name, o.name, last.name)
+						"%s was granted while %s believed to hold it; %s lost it to a fault, and was never told", o.name, last.name, robbed.name)
 				}
 				r.examined(guarantee, "unseen loss", 1)
 			}
