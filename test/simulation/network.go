@@ -1,0 +1,438 @@
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A network carries requests to the server and replies back, in fake time. It
+// decides how long each takes, and what becomes of it. Every delay has a random
+// number of nanoseconds, so that hardly ever two things happen at one instant:
+// order then comes from the seed alone, not from the scheduler.
+//
+// Its mutex guards everything in the simulation but the library itself. The
+// checks, which run under it, may call the library: that never calls the network
+// with a mutex of its own held.
+type network struct {
+	mu      sync.Mutex
+	start   time.Time
+	server  *server
+	weather weather
+	conns   []*conn
+	story   *story
+}
+
+// weather is how likely it is that something befalls a message.
+type weather struct {
+	delay     time.Duration // the usual one, at most
+	spike     float64       // a delay up to longest
+	longest   time.Duration
+	cut       float64 // the connection ends, before or after the request is run
+	hole      float64 // the connection goes silent, one way or both, and stays open
+	stall     float64 // the connection stands still for up to longest, then delivers
+	refused   float64 // a dial is refused
+	trickle   float64 // the commands of a pipeline arrive one by one
+	keepalive time.Duration
+}
+
+// now returns the time since the simulation began.
+func (n *network) now() time.Duration { return time.Since(n.start) }
+
+// at has f done at a time, under the mutex.
+func (n *network) at(t time.Duration, f func()) {
+	time.AfterFunc(t-n.now(), func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		f()
+	})
+}
+
+func (w *weather) draw(r *rand.Rand) time.Duration {
+	d := w.delay/10 + time.Duration(r.Int64N(int64(w.delay)))
+	if r.Float64() < w.spike {
+		d += time.Duration(r.Int64N(int64(w.longest)))
+	}
+	return d
+}
+
+// A conn is one connection. Messages in one direction keep their order.
+type conn struct {
+	net     *network
+	process *process
+	name    string
+	random  *rand.Rand
+
+	// The client's end.
+	closed   bool
+	broken   error // what the client finds when it has read all
+	buffer   []byte
+	deadline time.Time
+	wake     chan struct{}
+	unparsed []byte
+
+	// The way.
+	upDead, downDead bool // swallows everything
+	lastUp, lastDown time.Duration
+
+	// The server's end.
+	gone    bool
+	greeted bool
+	resp3   bool
+	subs    map[string]bool
+}
+
+// A mishap is what befalls a connection once a command has been run.
+type mishap int
+
+const (
+	nothing mishap = iota
+	replyCut
+	replyLost
+)
+
+var errReset = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+
+// dial connects a process. For subscriptions that takes no time, nor does their
+// greeting: the client's PubSub dials with a mutex held, and while somebody waits
+// for a mutex, no fake time passes.
+func (n *network) dial(ctx context.Context, p *process) (net.Conn, error) {
+	instant := ofSubscription()
+	n.mu.Lock()
+	p.dials++
+	c := &conn{
+		net: n, process: p, name: p.name + "-" + strconv.Itoa(p.dials),
+		random: rand.New(rand.NewPCG(p.seed, uint64(p.dials))),
+		wake:   make(chan struct{}, 1),
+		subs:   make(map[string]bool),
+
+		greeted: !instant,
+	}
+	wait := 2 * n.weather.draw(c.random)
+	refused := p.gone || c.random.Float64() < n.weather.refused
+	n.mu.Unlock()
+
+	var err error
+	if !instant {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err == nil && (refused || p.gone) {
+		err = syscall.ECONNREFUSED
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	n.conns = append(n.conns, c)
+	return c, nil
+}
+
+// ofSubscription tells whether the caller is a PubSub of the client.
+func ofSubscription() bool {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		frame, more := frames.Next()
+		if strings.Contains(frame.Function, "(*PubSub).") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	n := c.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case c.closed:
+		return 0, net.ErrClosed
+	case c.broken != nil:
+		return 0, c.broken
+	}
+	c.unparsed = append(c.unparsed, p...)
+	first := true
+	for {
+		args, rest := parseCommand(c.unparsed)
+		if args == nil {
+			return len(p), nil
+		}
+		c.unparsed = rest
+		if !c.greeted {
+			c.greeted = true
+			c.buffer = encode(c.buffer, n.server.execute(c, args), c.resp3)
+			c.notify()
+			continue
+		}
+		c.request(args, first)
+		first = false
+	}
+}
+
+// request sends one command on its way.
+func (c *conn) request(args []string, first bool) {
+	n, w := c.net, &c.net.weather
+	if c.upDead {
+		n.story.add("%v: %v is swallowed", c, command(args))
+		n.server.truth.doubt(args)
+		return
+	}
+	t := max(n.now(), c.lastUp)
+	if first || c.random.Float64() < w.trickle {
+		t = max(n.now()+w.draw(c.random), c.lastUp)
+	}
+	if c.random.Float64() < w.stall {
+		stall := time.Duration(c.random.Int64N(int64(w.longest)))
+		n.story.add("%v stands still for %v", c, stall)
+		t += stall
+	}
+	c.lastUp = t + 1
+	after := nothing
+	lost := func(format string) {
+		n.story.add(format, c, command(args))
+		n.server.truth.doubt(args)
+	}
+	switch {
+	case c.random.Float64() < w.cut:
+		if c.random.IntN(2) == 0 {
+			lost("%v is cut before %v arrives")
+			c.upDead = true
+			n.at(t, c.cut)
+			return
+		}
+		after = replyCut
+	case c.random.Float64() < w.hole:
+		switch c.random.IntN(3) {
+		case 0:
+			lost("%v goes silent before %v")
+			c.upDead = true
+			return
+		case 1:
+			lost("%v goes silent both ways before %v")
+			c.upDead, c.downDead = true, true
+			return
+		}
+		after = replyLost
+	}
+	n.at(t, func() { n.server.arrive(c, args, after) })
+}
+
+// reply sends bytes back: the answer to a command, or a message, which answers
+// none.
+func (c *conn) reply(p []byte, args []string) {
+	n := c.net
+	t := max(n.now()+n.weather.draw(c.random), c.lastDown)
+	c.lastDown = t + 1
+	n.at(t, func() {
+		if !c.downDead && !c.closed && c.broken == nil {
+			c.buffer = append(c.buffer, p...)
+			c.notify()
+		} else if args != nil {
+			n.server.truth.doubt(args)
+		}
+	})
+}
+
+// push is reply for messages, which have mishaps of their own.
+func (c *conn) push(p []byte) {
+	n, w := c.net, &c.net.weather
+	switch r := c.random.Float64(); {
+	case r < w.cut:
+		n.story.add("%v is cut as a message is on its way", c)
+		c.cut()
+	case r < w.cut+w.hole:
+		n.story.add("%v goes silent as a message is on its way", c)
+		c.downDead = true
+	case r < w.cut+w.hole+w.stall:
+		stall := time.Duration(c.random.Int64N(int64(w.longest)))
+		n.story.add("%v holds back messages for %v", c, stall)
+		c.lastDown = max(n.now(), c.lastDown) + stall
+	}
+	c.reply(p, nil)
+}
+
+// cut ends the connection at the server, and soon after at the client, unless
+// that hears nothing.
+func (c *conn) cut() {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	clear(c.subs)
+	n := c.net
+	n.at(n.now()+n.weather.draw(c.random), func() {
+		if !c.downDead {
+			c.end(errReset)
+		}
+	})
+}
+
+// end lets the client find out that the connection is over.
+func (c *conn) end(err error) {
+	if c.broken == nil {
+		c.broken = err
+	}
+	c.notify()
+}
+
+func (c *conn) notify() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		c.net.mu.Lock()
+		k := copy(p, c.buffer)
+		c.buffer = c.buffer[k:]
+		closed, broken, deadline := c.closed, c.broken, c.deadline
+		c.net.mu.Unlock()
+		wait := time.Until(deadline)
+		switch {
+		case k > 0:
+			return k, nil
+		case closed:
+			return 0, net.ErrClosed
+		case broken != nil:
+			return 0, broken
+		case deadline.IsZero():
+			<-c.wake
+			continue
+		case wait <= 0:
+			return 0, os.ErrDeadlineExceeded
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-c.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// Close ends the connection at the client. What it has sent still arrives, in
+// its own time, and is run; nobody takes in the reply.
+func (c *conn) Close() error {
+	n := c.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.closed = true
+	c.notify()
+	t := max(n.now()+n.weather.delay, c.lastUp)
+	if c.upDead {
+		t += n.weather.keepalive
+	}
+	n.at(t, c.cut)
+	return nil
+}
+
+func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	c.deadline = t
+	c.notify()
+	return nil
+}
+
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+func (c *conn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *conn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *conn) String() string                   { return c.name }
+
+// SyscallConn lets the client's pool see whether the connection has ended, which
+// it asks the operating system: real sockets stand in, one for each answer.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	switch s := sockets(); {
+	case len(c.buffer) > 0:
+		return s.readable, nil
+	case c.broken != nil || c.closed:
+		return s.ended, nil
+	default:
+		return s.idle, nil
+	}
+}
+
+type socket int
+
+func (s socket) Read(f func(fd uintptr) bool) error { f(uintptr(s)); return nil }
+func (s socket) Write(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
+func (s socket) Control(func(fd uintptr)) error     { return errors.ErrUnsupported }
+
+var sockets = sync.OnceValue(func() (s struct{ idle, ended, readable socket }) {
+	pair := func() [2]int {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			panic(err)
+		}
+		return fds
+	}
+	idle, ended, readable := pair(), pair(), pair()
+	if err := syscall.Close(ended[1]); err != nil {
+		panic(err)
+	}
+	if _, err := syscall.Write(readable[1], []byte("-")); err != nil {
+		panic(err)
+	}
+	s.idle, s.ended, s.readable = socket(idle[0]), socket(ended[0]), socket(readable[0])
+	return s
+})
+
+// parseCommand takes one command off the bytes that a client wrote, or none if
+// the last is not complete yet.
+func parseCommand(p []byte) (args []string, rest []byte) {
+	line := func(prefix byte) int {
+		end := bytes.Index(p, []byte("\r\n"))
+		if end < 0 {
+			return -1
+		}
+		if p[0] != prefix {
+			panic("the client wrote " + strconv.Quote(string(p)))
+		}
+		k, err := strconv.Atoi(string(p[1:end]))
+		if err != nil {
+			panic(err)
+		}
+		p = p[end+2:]
+		return k
+	}
+	count := line('*')
+	for range count {
+		k := line('$')
+		if k < 0 || len(p) < k+2 {
+			return nil, nil
+		}
+		args = append(args, string(p[:k]))
+		p = p[k+2:]
+	}
+	return args, p
+}
+
+var _ io.ReadWriteCloser = (*conn)(nil)

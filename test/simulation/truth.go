@@ -1,0 +1,355 @@
+package simulation
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redislock/redislock"
+)
+
+// truth is the reference model: from the changes of the store, in the order in
+// which Redis made them, it knows who holds each key and who stands in its line,
+// and it checks what the library does and says against that.
+type truth struct {
+	net      *network
+	server   *server
+	story    *story
+	keys     map[string]*keyTruth
+	attempts []*attempt
+	byValue  map[string]*attempt
+	joins    int
+	current  *call
+	troubled bool          // there are faults
+	healed   time.Duration // when the last fault had ended and was got over; 0: not yet
+}
+
+// keyTruth is what is true of one lock key.
+type keyTruth struct {
+	name     string
+	owner    *attempt
+	expires  time.Duration // when the owner's lease ends
+	free     time.Duration // since when there is no owner
+	unclean  bool          // the last owner went without a release
+	slipped  bool          // and a newcomer has used that
+	attempts []*attempt
+	active   time.Duration    // when something last happened
+	looks    map[*process]int // at a line where nothing happened since active
+	shortest time.Duration    // TTL of all attempts
+}
+
+// An attempt is one acquisition: a call of Lock, TryLock or Do; or of a foreign
+// program.
+type attempt struct {
+	name    string
+	process *process // nil: foreign
+	key     *keyTruth
+	value   string
+	ttl     time.Duration
+	try     bool
+	aside   bool // its caller does not look whether it has the lock
+	called  time.Duration
+	lock    *redislock.Lock // as soon as it is known
+
+	waiting  bool
+	granted  bool // Wait has returned OK
+	unlocked bool // Unlock has been called
+	done     bool // Done was seen closed
+	ended    bool // the caller's context has ended, or its manager was closed
+
+	// In Redis.
+	order    int  // in which the first request joined; 0: not yet
+	queued   bool // stands in the queue
+	owned    int  // how often it became the owner
+	since    time.Duration
+	token    int64 // what its caller was told
+	how      removal
+	lease    time.Duration // when the last lease ended or would have
+	robbed   bool          // a fault took the key away while it was the owner
+	ghost    bool          // a dead connection delivered a request for it
+	unsure   bool          // an answer about it may have been lost
+	released bool          // the last lease ended by its release
+	over     time.Duration // when its caller was done with it
+}
+
+func (a *attempt) String() string { return a.name }
+
+func (t *truth) now() time.Duration { return t.net.now() }
+
+// at turns a time of the library into ours.
+func (t *truth) at(when time.Time) time.Duration { return when.Sub(t.net.start) }
+
+func (t *truth) key(name string) *keyTruth {
+	k := t.keys[name]
+	if k == nil {
+		k = &keyTruth{name: name, looks: make(map[*process]int)}
+		t.keys[name] = k
+	}
+	return k
+}
+
+// enter notes an attempt. The owner value may be learned only later.
+func (t *truth) enter(a *attempt) {
+	a.called, a.waiting = t.now(), true
+	t.attempts = append(t.attempts, a)
+	a.key.attempts = append(a.key.attempts, a)
+	if a.key.shortest == 0 || a.ttl < a.key.shortest {
+		a.key.shortest = a.ttl
+	}
+	t.touch(a.key)
+	if a.value != "" {
+		t.identify(a)
+	}
+}
+
+func (t *truth) identify(a *attempt) {
+	t.byValue[a.value] = a
+	if a.value != a.name {
+		t.story.call(a.value, a.name)
+	}
+}
+
+// begin and end enclose each command of a client.
+func (t *truth) begin(c *call) { t.current = c }
+
+// running is told of the script, once that is known.
+func (t *truth) running(c *call) {
+	a := t.byValue[c.args[0]]
+	if a == nil {
+		t.story.violation("a script is run for %s, which nobody has asked for", c.args[0])
+		return
+	}
+	if a.process != c.conn.process {
+		t.story.violation("G8: %s runs %s for %s, which is not its own", c.conn.process, c.script, a)
+	}
+	if c.conn.closed {
+		a.ghost = true
+	}
+	if c.script == "acquire" && c.args[6] != "" {
+		t.looked(a)
+	}
+}
+
+func (t *truth) end(c *call) {
+	for _, a := range c.popped { // and not made the owner
+		if t.listens(a.process) {
+			t.story.violation("G4: %s was skipped although its process listens", a)
+		}
+	}
+	t.current = nil
+}
+
+// listens tells whether Redis thinks that messages reach the process.
+func (t *truth) listens(p *process) bool { return p.id != "" && t.server.subscribed(grantChannel+p.id) }
+
+const (
+	grantChannel = "redislock:grant:"
+	fenceKey     = "redislock:fence"
+)
+
+func isSideKey(key string) bool { return strings.HasPrefix(key, "redislock:") }
+
+// wasSet is told that a key has a new owner.
+func (t *truth) wasSet(key, value string, expires int64, absent bool) {
+	if isSideKey(key) {
+		return
+	}
+	k, a, c := t.key(key), t.byValue[value], t.current
+	t.touch(k)
+	if a == nil {
+		t.story.violation("G8: %s is set to %s, which nobody has asked for", key, value)
+		return
+	}
+	if expires == 0 {
+		t.story.violation("%s is set to %s without a time to live", key, a)
+	}
+	if c.conn != nil && c.conn.closed {
+		a.ghost = true
+	}
+	if old := k.owner; old != nil {
+		switch {
+		case c.byFault:
+			old.robbed = true
+		case c.script != "release" || c.args[0] != old.value:
+			t.story.violation("G8: %s overwrites the lock of %s with %s", c.name, old, a)
+		case c.conn.process != old.process:
+			t.story.violation("G8: %s hands over the lock of %s, which is not its own", c.conn.process, old)
+		}
+		t.leave(k, !c.byFault)
+	} else {
+		t.wasFree(k)
+	}
+	t.checkOrder(k, a, c)
+	c.popped = slices.DeleteFunc(c.popped, func(x *attempt) bool { return x == a })
+	k.owner, k.expires = a, t.server.when(expires)
+	a.owned++
+	a.since = t.now()
+	a.lease, a.how, a.released = k.expires, "", false
+	if !absent || !k.unclean {
+		k.unclean, k.slipped = false, false
+	}
+	t.server.expireLater(expires)
+}
+
+// checkOrder checks that it is the attempt's turn.
+func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
+	if c.byFault {
+		return
+	}
+	for _, x := range k.attempts {
+		switch {
+		case x == a || !x.queued || a.order != 0 && a.order < x.order:
+		case a.order != 0:
+			t.story.violation("G2: %s is granted %s before %s, who joined the line earlier", a, k.name, x)
+		case !x.waiting || !t.listens(x.process):
+		case c.name == "SET" && k.unclean && !k.slipped:
+			k.slipped = true
+			t.story.add("%s slips in before those who wait for %s", a, k.name)
+			return
+		default:
+			t.story.violation("G2: newcomer %s is granted %s while %s stands in the line", a, k.name, x)
+		}
+	}
+}
+
+// wasRemoved is told that a key has no owner any more.
+func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
+	if isSideKey(key) {
+		return
+	}
+	k, c := t.key(key), t.current
+	a := k.owner
+	t.touch(k)
+	if a == nil {
+		t.story.violation("model: %s had no owner", key)
+		return
+	}
+	a.how = how
+	k.free, k.unclean, k.slipped = t.now(), true, false
+	switch {
+	case how == expired:
+		k.free = t.server.when(expires)
+		t.story.add("%s: the lease of %s has ended at %s", key, a, seconds(k.free))
+		t.ranOut(a)
+		t.leave(k, false)
+	case how == flushed || c.byFault:
+		a.robbed = true
+		t.leave(k, false)
+	case c.conn == nil: // a foreign program's owner-checked delete
+		if a.process != nil {
+			t.story.violation("model: a foreign program deletes %s", a)
+		}
+		t.leave(k, true)
+	default:
+		k.unclean = false
+		if c.script != "release" || c.args[0] != value {
+			t.story.violation("G8: %s deletes the lock of %s", c.name, a)
+		}
+		for _, x := range k.attempts {
+			if x.queued {
+				t.story.violation("G3: %s is freed by a release while %s stands in the line", key, x)
+			}
+		}
+		t.leave(k, true)
+	}
+}
+
+// leave ends the owner's lease in the model.
+func (t *truth) leave(k *keyTruth, release bool) {
+	a := k.owner
+	k.owner = nil
+	a.released = release && a.process != nil
+	if !a.robbed && t.believes(a) {
+		t.story.violation("G1: %s loses %s, which it has not given back and believes to hold until %s",
+			a, k.name, seconds(t.at(a.lock.ValidUntil())))
+	}
+}
+
+func (t *truth) wasProlonged(key, value string, expires int64) {
+	if isSideKey(key) {
+		return
+	}
+	k, c := t.key(key), t.current
+	if c.script != "extend" || k.owner == nil || c.args[0] != k.owner.value {
+		t.story.violation("G8: %s changes the lease of %v", c.name, k.owner)
+		return
+	}
+	when := t.server.when(expires)
+	if when < k.expires {
+		t.story.violation("the lease of %s is shortened", k.owner)
+	}
+	k.expires = when
+	k.owner.lease = when
+	t.touch(k)
+	t.server.expireLater(expires)
+}
+
+// member finds the attempt that a queue member names.
+func (t *truth) member(member string) *attempt {
+	parts := strings.SplitN(member, ":", 4)
+	if len(parts) != 4 {
+		return nil
+	}
+	return t.byValue[parts[3]]
+}
+
+func (t *truth) hasJoined(key, member string) {
+	if key == fenceKey {
+		return
+	}
+	a := t.member(member)
+	if a == nil {
+		t.story.violation("%s joins %s, and nobody has asked for that", member, key)
+		return
+	}
+	// Who does not know his place, as the answer was lost, cannot claim it again
+	// after the line was lost as well.
+	if a.order == 0 || t.current.args[6] == "" {
+		t.joins++
+		a.order = t.joins
+	}
+	a.queued = true
+	t.touch(a.key)
+}
+
+func (t *truth) hasLeft(key, member string, how removal) {
+	a := t.member(member)
+	if key == fenceKey || a == nil {
+		return
+	}
+	a.queued = false
+	t.touch(a.key)
+	switch how {
+	case popped:
+		t.current.popped = append(t.current.popped, a)
+	case expired:
+		if a.waiting && !a.process.gone {
+			t.story.violation("G9: the line of %s expires while %s waits", a.key.name, a)
+		}
+	case deleted:
+		if a.alive() && t.current.script == "release" {
+			t.story.violation("G4: %s loses its place while it waits", a)
+		}
+	}
+}
+
+// believes tells whether a caller was told that he holds the lock, has not let
+// go of it, and has not been told of its loss.
+func (t *truth) believes(a *attempt) bool {
+	return a.granted && !a.unlocked && !a.done && a.process != nil && !a.process.gone &&
+		t.now() < t.at(a.lock.ValidUntil())
+}
+
+// doubt notes that a request, or its answer, was lost.
+func (t *truth) doubt(args []string) {
+	var value string
+	switch strings.ToUpper(args[0]) {
+	case "EVAL", "EVALSHA":
+		value = args[3+integer(args[2])]
+	case "SET":
+		value = args[2]
+	}
+	if a := t.byValue[value]; a != nil {
+		a.unsure = true
+	}
+}
