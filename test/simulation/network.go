@@ -29,6 +29,7 @@ type network struct {
 	start   time.Time
 	server  *server
 	weather weather
+	calmed  chan struct{} // closed by the healing: no dial takes long any more
 	conns   []*conn
 	story   *story
 }
@@ -74,12 +75,13 @@ type conn struct {
 	random  *rand.Rand
 
 	// The client's end.
-	closed   bool
-	broken   error // what the client finds when it has read all
-	buffer   []byte
-	deadline time.Time
-	wake     chan struct{}
-	unparsed []byte
+	closed     bool
+	broken     error // what the client finds when it has read all
+	buffer     []byte
+	deadline   time.Time
+	wake       chan struct{}
+	unparsed   []byte
+	unanswered [][]string // commands
 
 	// The way.
 	upDead, downDead bool // swallows everything
@@ -128,6 +130,7 @@ func (n *network) dial(ctx context.Context, p *process) (net.Conn, error) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
+		case <-n.calmed:
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -191,9 +194,9 @@ func (c *conn) Write(p []byte) (int, error) {
 // request sends one command on its way.
 func (c *conn) request(args []string, first bool) {
 	n, w := c.net, &c.net.weather
+	c.unanswered = append(c.unanswered, args)
 	if c.upDead {
 		n.story.add("%v: %v is swallowed", c, command(args))
-		n.server.truth.doubt(args)
 		return
 	}
 	t := max(n.now(), c.lastUp)
@@ -207,10 +210,7 @@ func (c *conn) request(args []string, first bool) {
 	}
 	c.lastUp = t + 1
 	after := nothing
-	lost := func(format string) {
-		n.story.add(format, c, command(args))
-		n.server.truth.doubt(args)
-	}
+	lost := func(format string) { n.story.add(format, c, command(args)) }
 	switch {
 	case c.random.Float64() < w.cut:
 		if c.random.IntN(2) == 0 {
@@ -236,9 +236,8 @@ func (c *conn) request(args []string, first bool) {
 	n.at(t, func() { n.server.arrive(c, args, after) })
 }
 
-// reply sends bytes back: the answer to a command, or a message, which answers
-// none.
-func (c *conn) reply(p []byte, args []string) {
+// reply sends bytes back: the answer to a command, or else a message.
+func (c *conn) reply(p []byte, answers bool) {
 	n := c.net
 	t := max(n.now()+n.weather.draw(c.random), c.lastDown)
 	c.lastDown = t + 1
@@ -246,8 +245,9 @@ func (c *conn) reply(p []byte, args []string) {
 		if !c.downDead && !c.closed && c.broken == nil {
 			c.buffer = append(c.buffer, p...)
 			c.notify()
-		} else if args != nil {
-			n.server.truth.doubt(args)
+			if answers {
+				c.unanswered = c.unanswered[1:]
+			}
 		}
 	})
 }
@@ -267,7 +267,7 @@ func (c *conn) push(p []byte) {
 		n.story.add("%v holds back messages for %v", c, stall)
 		c.lastDown = max(n.now(), c.lastDown) + stall
 	}
-	c.reply(p, nil)
+	c.reply(p, false)
 }
 
 // cut ends the connection at the server, and soon after at the client, unless
@@ -342,6 +342,9 @@ func (c *conn) Close() error {
 	}
 	c.closed = true
 	c.notify()
+	for _, args := range c.unanswered {
+		n.server.truth.doubt(c.process, args)
+	}
 	t := max(n.now()+n.weather.delay, c.lastUp)
 	if c.upDead {
 		t += n.weather.keepalive

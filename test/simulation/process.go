@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,20 +22,14 @@ type process struct {
 	id      string // of the manager in Redis, once it has subscribed
 	dials   int
 
+	failed time.Duration // when a connection last failed before it was greeted
+
 	gone    bool // its connections have ended, and its manager is not used any more
 	closing bool // Close was called
 	unclean bool // and returned an error
 }
 
 func (p *process) String() string { return p.name }
-
-// learn notes the manager's id, which it tells only Redis.
-func (p *process) learn(channel string) {
-	if id, ok := strings.CutPrefix(channel, grantChannel); ok && p.id == "" {
-		p.id = id
-		p.net.story.call(id, "manager "+p.name)
-	}
-}
 
 func startProcess(n *network, name string, r *rand.Rand) *process {
 	p := &process{name: name, net: n, seed: r.Uint64()}

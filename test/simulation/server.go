@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,6 @@ type call struct {
 // arrive runs a request that has made its way.
 func (s *server) arrive(c *conn, args []string, after mishap) {
 	if c.gone {
-		s.truth.doubt(args)
 		return
 	}
 	if s.frozen {
@@ -76,7 +76,6 @@ func (s *server) arrive(c *conn, args []string, after mishap) {
 	switch after {
 	case replyCut:
 		s.net.story.add("%v is cut before the answer", c)
-		s.truth.doubt(args)
 		c.cut()
 		return
 	case replyLost:
@@ -84,7 +83,7 @@ func (s *server) arrive(c *conn, args []string, after mishap) {
 		c.downDead = true
 	}
 	if !strings.HasSuffix(strings.ToUpper(args[0]), "SUBSCRIBE") { // which is answered by messages
-		c.reply(encode(nil, reply, c.resp3), args)
+		c.reply(encode(nil, reply, c.resp3), true)
 	}
 }
 
@@ -113,9 +112,10 @@ func (s *server) execute(c *conn, args []string) any {
 	case "CONFIG":
 		return s.config(args[1:])
 	case "SUBSCRIBE", "UNSUBSCRIBE":
+		slices.Sort(args[1:]) // they come from a map
 		for _, channel := range args[1:] {
 			if name == "SUBSCRIBE" {
-				c.process.learn(channel)
+				s.truth.subscribes(c.process, channel)
 				c.subs[channel] = true
 			} else {
 				delete(c.subs, channel)

@@ -39,7 +39,7 @@ func Run(t *testing.T, seed uint64) *story {
 // begin makes the server, the network and the processes.
 func (s *simulation) begin() {
 	r := s.random
-	s.net = &network{start: time.Now()}
+	s.net = &network{start: time.Now(), calmed: make(chan struct{})}
 	s.story = &story{net: s.net}
 	s.net.story = s.story
 	s.truth = &truth{net: s.net, story: s.story, keys: make(map[string]*keyTruth), byValue: make(map[string]*attempt)}
@@ -136,6 +136,7 @@ func (s *simulation) strike() {
 	}
 	w := s.net.weather
 	s.truth.troubled = count > 0 || w.cut+w.hole+w.stall+w.refused+w.spike > 0
+	s.story.troubled = s.truth.troubled
 }
 
 // heal ends all trouble. Dead connections are reset, or left for the library to
@@ -144,6 +145,7 @@ func (s *simulation) heal() {
 	s.net.mu.Lock()
 	defer s.net.mu.Unlock()
 	s.net.weather = calm
+	close(s.net.calmed)
 	s.server.refusing = ""
 	if s.server.frozen {
 		s.server.thaw()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,4 +59,32 @@ func TestSeeds(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("%d seeds, %d failed, %.0f a second, %d lines a story", to-from, failed, float64(to-from)/took.Seconds(), lines/int(to-from))
+}
+
+// TestSameSeed runs seeds twice and compares their stories.
+func TestSameSeed(t *testing.T) {
+	noisy, same, n := 0, 0, min(*seeds, 100)
+	for seed := *first; seed < *first+uint64(n); seed++ {
+		var a, b *story
+		quietly(func() { a, b = Run(t, seed), Run(t, seed) })
+		if a.troubled {
+			noisy++
+		}
+		if a.hash() == b.hash() {
+			same++
+		} else {
+			t.Log(seed, a.troubled, firstDifference(a.String(), b.String()))
+		}
+	}
+	t.Logf("%d of %d seeds have the same story twice, %d troubled", same, n, noisy)
+}
+
+func firstDifference(a, b string) string {
+	al, bl := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(al), len(bl)) {
+		if al[i] != bl[i] {
+			return "\n" + al[max(0, i-1)] + "\n" + al[i] + "\n" + bl[i]
+		}
+	}
+	return "length"
 }

@@ -14,6 +14,7 @@ type story struct {
 	lines      []line
 	names      []string // pairs: what is unreadable in Redis, and who is meant
 	violations []string
+	troubled   bool
 }
 
 type line struct {

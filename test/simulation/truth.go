@@ -340,10 +340,12 @@ func (t *truth) believes(a *attempt) bool {
 		t.now() < t.at(a.lock.ValidUntil())
 }
 
-// doubt notes that a request, or its answer, was lost.
-func (t *truth) doubt(args []string) {
+// doubt notes that a request was given up unanswered.
+func (t *truth) doubt(p *process, args []string) {
 	var value string
 	switch strings.ToUpper(args[0]) {
+	case "HELLO": // the client does not tell that failure from those of requests
+		p.failed = t.now()
 	case "EVAL", "EVALSHA":
 		value = args[3+integer(args[2])]
 	case "SET":
@@ -351,5 +353,17 @@ func (t *truth) doubt(args []string) {
 	}
 	if a := t.byValue[value]; a != nil {
 		a.unsure = true
+	}
+}
+
+// subscribes is told that a process begins to listen. It tells the id of its
+// manager by that, and has to look at every line.
+func (t *truth) subscribes(p *process, channel string) {
+	if id, ok := strings.CutPrefix(channel, grantChannel); ok && p.id == "" {
+		p.id = id
+		t.story.call(id, "manager "+p.name)
+	}
+	for _, k := range t.keys {
+		delete(k.looks, p)
 	}
 }
