@@ -343,7 +343,7 @@ func (c *conn) Close() error {
 	c.closed = true
 	c.notify()
 	for _, args := range c.unanswered {
-		n.server.truth.doubt(c.process, args)
+		n.server.truth.doubt(args)
 	}
 	t := max(n.now()+n.weather.delay, c.lastUp)
 	if c.upDead {

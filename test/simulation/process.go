@@ -22,8 +22,6 @@ type process struct {
 	id      string // of the manager in Redis, once it has subscribed
 	dials   int
 
-	failed time.Duration // when a connection last failed before it was greeted
-
 	gone    bool // its connections have ended, and its manager is not used any more
 	closing bool // Close was called
 	unclean bool // and returned an error

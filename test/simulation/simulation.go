@@ -80,10 +80,12 @@ func (s *simulation) climate() weather {
 // ends well.
 func (s *simulation) play() {
 	r := s.random
+	s.net.mu.Lock()
 	s.net.weather = s.climate()
 	s.trouble = 2*s.scale + time.Duration(r.Int64N(int64(4*s.scale)))
 	s.strike()
 	s.story.add("seed %d: %d processes, TTLs around %v, weather %+v, trouble for %v", s.seed, len(s.processes), s.scale, s.net.weather, s.trouble)
+	s.net.mu.Unlock()
 
 	var callers sync.WaitGroup
 	pause := pick(r, s.scale/20, s.scale/2, s.scale*2)
@@ -136,7 +138,7 @@ func (s *simulation) strike() {
 	}
 	w := s.net.weather
 	s.truth.troubled = count > 0 || w.cut+w.hole+w.stall+w.refused+w.spike > 0
-	s.story.troubled = s.truth.troubled
+	s.story.simple = !s.truth.troubled && len(s.keys) == 1
 }
 
 // heal ends all trouble. Dead connections are reset, or left for the library to

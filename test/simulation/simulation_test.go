@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +16,15 @@ var (
 	seeds = flag.Int("seeds", 300, "how many seeds to run")
 	first = flag.Uint64("first", 1, "the first of them")
 	only  = flag.Uint64("seed", 0, "the only one to run; with -v its story is told")
+	tries = flag.Int("tries", 1, "how often to run each seed")
+	limit = flag.Int("limit", 3, "after how many failed seeds to stop")
 )
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	redis.SetLogger(&logging.VoidLogger{})
+	os.Exit(m.Run())
+}
 
 // quietly runs f on one processor and without garbage collection, which would
 // change the order of goroutines.
@@ -28,63 +35,49 @@ func quietly(f func()) {
 }
 
 // TestSeeds simulates one seed after the other.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	redis.SetLogger(&logging.VoidLogger{})
-	os.Exit(m.Run())
-}
-
 func TestSeeds(t *testing.T) {
 	from, to := *first, *first+uint64(*seeds)
 	if *only != 0 {
 		from, to = *only, *only+1
 	}
-	failed, lines, began := 0, 0, time.Now()
-	for seed := from; seed < to; seed++ {
+	runs, failed, lines, began := 0, 0, 0, time.Now()
+	for seed := from; seed < to && failed < *limit; seed++ {
 		var s *story
-		quietly(func() { s = Run(t, seed) })
-		lines += len(s.lines)
-		if len(s.violations) > 0 {
-			failed++
-			t.Errorf("seed %d: %s\nreplay: %s", seed, s.problems(), replay(seed))
-			if failed == 1 || *only != 0 {
-				t.Logf("the story of seed %d:\n%s", seed, s)
+		for range *tries {
+			quietly(func() { s = Run(t, seed) })
+			runs++
+			lines += len(s.lines)
+			if runs%50 == 0 {
+				runtime.GC()
 			}
-		} else if to == from+1 {
-			t.Logf("%s", s)
+			if len(s.violations) > 0 {
+				failed++
+				t.Errorf("seed %d:\n%s\n%s\nreplay: %s", seed, s, s.problems(), replay(seed))
+				break
+			}
 		}
-		if seed%50 == 0 {
-			runtime.GC()
+		if *only != 0 && !t.Failed() {
+			t.Logf("\n%s", s)
 		}
 	}
 	took := time.Since(began)
-	t.Logf("%d seeds, %d failed, %.0f a second, %d lines a story", to-from, failed, float64(to-from)/took.Seconds(), lines/int(to-from))
+	t.Logf("%d runs, %d failed, %.0f a second, %d lines a story", runs, failed, float64(runs)/took.Seconds(), lines/runs)
 }
 
-// TestSameSeed runs seeds twice and compares their stories.
-func TestSameSeed(t *testing.T) {
-	noisy, same, n := 0, 0, min(*seeds, 100)
+// A seed has one story, but for what the library leaves to chance: the jitter of
+// its back-off after failures, and the order in which it goes through the lines
+// of several keys. The race detector shuffles goroutines.
+func TestSameSeedSameStory(t *testing.T) {
+	same, n := 0, min(*seeds, 60)
 	for seed := *first; seed < *first+uint64(n); seed++ {
 		var a, b *story
 		quietly(func() { a, b = Run(t, seed), Run(t, seed) })
-		if a.troubled {
-			noisy++
-		}
-		if a.hash() == b.hash() {
+		switch {
+		case a.hash() == b.hash():
 			same++
-		} else {
-			t.Log(seed, a.troubled, firstDifference(a.String(), b.String()))
+		case a.simple && !raceDetector:
+			t.Errorf("seed %d had two stories, %x:\n%s\nand %x:\n%s", seed, a.hash(), a, b.hash(), b)
 		}
 	}
-	t.Logf("%d of %d seeds have the same story twice, %d troubled", same, n, noisy)
-}
-
-func firstDifference(a, b string) string {
-	al, bl := strings.Split(a, "\n"), strings.Split(b, "\n")
-	for i := range min(len(al), len(bl)) {
-		if al[i] != bl[i] {
-			return "\n" + al[max(0, i-1)] + "\n" + al[i] + "\n" + bl[i]
-		}
-	}
-	return "length"
+	t.Logf("%d of %d seeds have had the same story twice", same, n)
 }

@@ -14,7 +14,7 @@ type story struct {
 	lines      []line
 	names      []string // pairs: what is unreadable in Redis, and who is meant
 	violations []string
-	troubled   bool
+	simple     bool // no trouble, and one key
 }
 
 type line struct {

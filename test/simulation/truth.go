@@ -341,11 +341,9 @@ func (t *truth) believes(a *attempt) bool {
 }
 
 // doubt notes that a request was given up unanswered.
-func (t *truth) doubt(p *process, args []string) {
+func (t *truth) doubt(args []string) {
 	var value string
 	switch strings.ToUpper(args[0]) {
-	case "HELLO": // the client does not tell that failure from those of requests
-		p.failed = t.now()
 	case "EVAL", "EVALSHA":
 		value = args[3+integer(args[2])]
 	case "SET":
