@@ -12,16 +12,17 @@ import (
 // which Redis made them, it knows who holds each key and who stands in its line,
 // and it checks what the library does and says against that.
 type truth struct {
-	net      *network
-	server   *server
-	story    *story
-	keys     map[string]*keyTruth
-	attempts []*attempt
-	byValue  map[string]*attempt
-	joins    int
-	current  *call
-	troubled bool          // there are faults
-	healed   time.Duration // when the last fault had ended and was got over; 0: not yet
+	net          *network
+	server       *server
+	story        *story
+	keys         map[string]*keyTruth
+	attempts     []*attempt
+	byValue      map[string]*attempt
+	joins        int
+	current      *call
+	ghostlyFence bool          // the fence was begun by a request that a dead connection delivered
+	troubled     bool          // there are faults
+	healed       time.Duration // when the last fault had ended and was got over; 0: not yet
 }
 
 // keyTruth is what is true of one lock key.
@@ -295,6 +296,8 @@ func (t *truth) member(member string) *attempt {
 
 func (t *truth) hasJoined(key, member string) {
 	if key == fenceKey {
+		c := t.current
+		t.ghostlyFence = c.script == "" && c.conn.closed
 		return
 	}
 	a := t.member(member)
