@@ -120,7 +120,7 @@ func (t *truth) wasUnlocked(a *attempt, err error, took time.Duration) {
 	case err == nil:
 	case a.granted && notHeld && !lost:
 		t.story.violation("G8: the first Unlock of %s, which was acquired, says: %v", a, err)
-	case a.granted && lost && a.released && a.owned == 1 && !a.ghost && !closed:
+	case a.granted && lost && a.released && a.left > a.over && a.owned == 1 && !a.ghost && !closed:
 		t.story.violation("G8: Unlock of %s released %s, and says: %v", a, a.key.name, err)
 	}
 }

@@ -70,6 +70,7 @@ type attempt struct {
 	ghost    bool          // a dead connection delivered a request for it
 	unsure   bool          // an answer about it may have been lost
 	released bool          // the last lease ended by its release
+	left     time.Duration // when it ended
 	over     time.Duration // when its caller was done with it
 }
 
@@ -235,8 +236,10 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 		t.leave(k, false)
 	case how == flushed || c.byFault:
 		a.robbed = true
+		k.free = k.expires // nobody need notice earlier
 		t.leave(k, false)
 	case c.conn == nil: // a foreign program's owner-checked delete
+		k.free = k.expires
 		if a.process != nil {
 			t.story.violation("model: a foreign program deletes %s", a)
 		}
@@ -259,7 +262,7 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 func (t *truth) leave(k *keyTruth, release bool) {
 	a := k.owner
 	k.owner = nil
-	a.released = release && a.process != nil
+	a.released, a.left = release && a.process != nil, t.now()
 	if !a.robbed && t.believes(a) {
 		t.story.violation("G1: %s loses %s, which it has not given back and believes to hold until %s",
 			a, k.name, seconds(t.at(a.lock.ValidUntil())))
