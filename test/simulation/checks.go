@@ -125,9 +125,10 @@ func (t *truth) wasUnlocked(a *attempt, err error, took time.Duration) {
 	}
 }
 
-// calm tells whether there was no trouble since then.
+// calm tells whether there was no trouble since then. What Redis had refused is
+// sent again within a second of the healing.
 func (t *truth) calm(since time.Duration) bool {
-	return !t.troubled || t.healed != 0 && since > t.healed
+	return !t.troubled || t.healed != 0 && since > t.healed+time.Second
 }
 
 // alive tells whether an attempt waits in a process that runs.
@@ -155,11 +156,18 @@ func (t *truth) wasFree(k *keyTruth) {
 	}
 }
 
-// ranOut checks that a waiter who was made the holder has heard of it.
+// ranOut is told that a lease ended by itself, and checks that it had to.
 func (t *truth) ranOut(a *attempt) {
-	backedOff := t.healed + time.Second // what Redis had refused is sent again by then
-	if t.healed != 0 && a.since > backedOff && a.alive() && !a.ghost && a.ttl >= slack {
+	if t.calm(a.since) && a.alive() && !a.ghost && a.ttl >= slack {
 		t.story.violation("G5: %s was the owner of %s for all its lease and was not told", a, a.key.name)
+	}
+	t.checkLeft(a, min(a.lease, t.now()), "holds")
+}
+
+// checkLeft checks that nothing is left of who was done long ago.
+func (t *truth) checkLeft(a *attempt, now time.Duration, what string) {
+	if a.over != 0 && t.calm(a.over) && now > a.over+slack && !a.ghost && !a.process.gone && !a.process.closing {
+		t.story.violation("G9: %s still %s %s, %v after its caller was done", a, what, a.key.name, now-a.over)
 	}
 }
 

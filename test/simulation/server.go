@@ -59,6 +59,7 @@ type call struct {
 	keys    []string
 	args    []string
 	popped  []*attempt // taken from the queue by this script so far
+	heard   bool       // somebody has received what was last published
 	byFault bool
 }
 
@@ -140,7 +141,9 @@ func (s *server) execute(c *conn, args []string) any {
 // command runs a command on data, of a client or of a script.
 func (s *server) command(args []string) any {
 	if strings.ToUpper(args[0]) == "PUBLISH" {
-		return s.publish(args[1], args[2])
+		receivers := s.publish(args[1], args[2])
+		s.truth.current.heard = receivers > 0
+		return receivers
 	}
 	return s.store.do(args)
 }
@@ -176,7 +179,7 @@ func scriptName(keys, args []string) string {
 	panic(fmt.Sprintf("what script is given %q %q?", keys, args))
 }
 
-func (s *server) publish(channel, text string) any {
+func (s *server) publish(channel, text string) int64 {
 	receivers := int64(0)
 	for _, c := range s.net.conns {
 		if !c.gone && c.subs[channel] {

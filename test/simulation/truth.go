@@ -198,6 +198,9 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 	if c.byFault {
 		return
 	}
+	if c.script != "" && a.process != c.conn.process && !c.heard {
+		t.story.violation("G4: %s is granted %s, and its process is gone", a, k.name)
+	}
 	for _, x := range k.attempts {
 		switch {
 		case x == a || !x.queued || a.order != 0 && a.order < x.order:
@@ -232,7 +235,9 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 	case how == expired:
 		k.free = t.server.when(expires)
 		t.story.add("%s: the lease of %s has ended at %s", key, a, seconds(k.free))
-		t.ranOut(a)
+		if a.process != nil {
+			t.ranOut(a)
+		}
 		t.leave(k, false)
 	case how == flushed || c.byFault:
 		a.robbed = true
@@ -327,6 +332,7 @@ func (t *truth) hasLeft(key, member string, how removal) {
 	t.touch(a.key)
 	switch how {
 	case popped:
+		t.checkLeft(a, t.now(), "waits for")
 		t.current.popped = append(t.current.popped, a)
 	case expired:
 		if a.waiting && !a.process.gone {
