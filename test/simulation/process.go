@@ -22,6 +22,8 @@ type process struct {
 	id      string // of the manager in Redis, once it has subscribed
 	dials   int
 
+	listens time.Duration // since when, at last
+
 	gone    bool // its connections have ended, and its manager is not used any more
 	closing bool // Close was called
 	unclean bool // and returned an error
@@ -29,7 +31,7 @@ type process struct {
 
 func (p *process) String() string { return p.name }
 
-func startProcess(n *network, name string, r *rand.Rand) *process {
+func startProcess(n *network, name string, r *rand.Rand, opts ...redislock.Option) *process {
 	p := &process{name: name, net: n, seed: r.Uint64()}
 	p.client = redis.NewClient(&redis.Options{
 		Addr:                     "127.0.0.1:1", // an address, so that nothing is looked up
@@ -42,13 +44,6 @@ func startProcess(n *network, name string, r *rand.Rand) *process {
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
-	var opts []redislock.Option
-	if r.IntN(4) == 0 {
-		opts = append(opts, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
-	}
-	if r.IntN(8) == 0 {
-		opts = append(opts, redislock.WithMaxQueue(2))
-	}
 	m, err := redislock.NewLockManager(p.client, opts...)
 	if err != nil {
 		panic(err)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redislock/redislock"
 )
 
 // A simulation is one run: a seed decides all that happens in it.
@@ -28,7 +30,7 @@ type simulation struct {
 
 // Run carries out the simulation of a seed and returns its story.
 func Run(t *testing.T, seed uint64) *story {
-	s := &simulation{seed: seed, random: rand.New(rand.NewPCG(seed, 0))}
+	s := &simulation{seed: seed}
 	synctest.Test(t, func(t *testing.T) {
 		s.begin()
 		s.play()
@@ -36,8 +38,9 @@ func Run(t *testing.T, seed uint64) *story {
 	return s.story
 }
 
-// begin makes the server, the network and the processes.
-func (s *simulation) begin() {
+// prepare makes the server and the network.
+func (s *simulation) prepare(keys ...string) {
+	s.random = rand.New(rand.NewPCG(s.seed, 0))
 	r := s.random
 	s.net = &network{start: time.Now(), calmed: make(chan struct{})}
 	s.story = &story{net: s.net}
@@ -52,10 +55,23 @@ func (s *simulation) begin() {
 	}
 	s.server.store = &store{now: s.server.clock, entries: make(map[string]*entry), watch: s.truth, notify: s.server.notify}
 	s.net.server, s.truth.server = s.server, s.server
+	s.keys = keys
+}
 
+// begin makes what the seed wants.
+func (s *simulation) begin() {
+	s.prepare()
+	r := s.random
 	s.scale = pick(r, 200*time.Millisecond, time.Second, 5*time.Second)
 	for i := range 2 + r.IntN(3) {
-		s.processes = append(s.processes, startProcess(s.net, string(rune('A'+i)), r))
+		var opts []redislock.Option
+		if r.IntN(4) == 0 {
+			opts = append(opts, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+		}
+		if r.IntN(8) == 0 {
+			opts = append(opts, redislock.WithMaxQueue(2))
+		}
+		s.processes = append(s.processes, startProcess(s.net, string(rune('A'+i)), r, opts...))
 	}
 	s.keys = []string{"key", "other"}[:1+r.IntN(2)]
 }

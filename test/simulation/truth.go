@@ -61,6 +61,7 @@ type attempt struct {
 	// In Redis.
 	order    int  // in which the first request joined; 0: not yet
 	queued   bool // stands in the queue
+	skipped  bool // was taken out of it as its process did not listen
 	owned    int  // how often it became the owner
 	since    time.Duration
 	token    int64 // what its caller was told
@@ -134,6 +135,7 @@ func (t *truth) running(c *call) {
 
 func (t *truth) end(c *call) {
 	for _, a := range c.popped { // and not made the owner
+		a.skipped = true
 		if t.listens(a.process) {
 			t.story.violation("G4: %s was skipped although its process listens", a)
 		}
@@ -202,6 +204,7 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 		t.story.violation("G4: %s is granted %s, and its process is gone", a, k.name)
 	}
 	for _, x := range k.attempts {
+		t.checkPlace(k, a, x)
 		switch {
 		case x == a || !x.queued || a.order != 0 && a.order < x.order:
 		case a.order != 0:
@@ -214,6 +217,21 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 		default:
 			t.story.violation("G2: newcomer %s is granted %s while %s stands in the line", a, k.name, x)
 		}
+	}
+}
+
+// checkPlace checks that a waiter who was skipped, as its process did not listen,
+// is back in its place soon after the process listens again.
+func (t *truth) checkPlace(k *keyTruth, a, x *attempt) {
+	if x.process == nil {
+		return
+	}
+	listening := t.now() - x.process.listens
+	if x != a && x.alive() && x.skipped && (a.order == 0 || x.order < a.order) &&
+		t.listens(x.process) && x.process.listens > t.healed && (t.healed != 0 || !t.troubled) &&
+		listening > time.Second && t.now()-x.since > time.Second {
+		t.story.violation("G4: %s is granted %s before %s, who joined the line earlier, was skipped, and listens again for %v",
+			a, k.name, x, listening)
 	}
 }
 
@@ -319,7 +337,7 @@ func (t *truth) hasJoined(key, member string) {
 		t.joins++
 		a.order = t.joins
 	}
-	a.queued = true
+	a.queued, a.skipped = true, false
 	t.touch(a.key)
 }
 
@@ -372,6 +390,9 @@ func (t *truth) subscribes(p *process, channel string) {
 	if id, ok := strings.CutPrefix(channel, grantChannel); ok && p.id == "" {
 		p.id = id
 		t.story.call(id, "manager "+p.name)
+	}
+	if channel == grantChannel+p.id {
+		p.listens = t.now()
 	}
 	for _, k := range t.keys {
 		delete(k.looks, p)
