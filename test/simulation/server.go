@@ -84,7 +84,7 @@ func (s *server) arrive(c *conn, args []string, after mishap) {
 		c.downDead = true
 	}
 	if !strings.HasSuffix(strings.ToUpper(args[0]), "SUBSCRIBE") { // which is answered by messages
-		c.reply(encode(nil, reply, c.resp3), true)
+		c.reply(encode(nil, reply, c.resp3), true, s.truth.placed(args, reply))
 	}
 }
 

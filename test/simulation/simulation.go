@@ -28,8 +28,8 @@ type simulation struct {
 	goroutines sync.WaitGroup // that close managers or watch Done
 }
 
-// Run carries out the simulation of a seed and returns its story.
-func Run(t *testing.T, seed uint64) *story {
+// simulate carries out the simulation of a seed and returns its story.
+func simulate(t *testing.T, seed uint64) *story {
 	s := &simulation{seed: seed}
 	synctest.Test(t, func(t *testing.T) {
 		s.begin()

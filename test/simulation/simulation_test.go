@@ -44,7 +44,7 @@ func TestSeeds(t *testing.T) {
 	for seed := from; seed < to && failed < *limit; seed++ {
 		var s *story
 		for range *tries {
-			quietly(func() { s = Run(t, seed) })
+			quietly(func() { s = simulate(t, seed) })
 			runs++
 			lines += len(s.lines)
 			if runs%50 == 0 {
@@ -71,7 +71,7 @@ func TestSameSeedSameStory(t *testing.T) {
 	same, n := 0, min(*seeds, 60)
 	for seed := *first; seed < *first+uint64(n); seed++ {
 		var a, b *story
-		quietly(func() { a, b = Run(t, seed), Run(t, seed) })
+		quietly(func() { a, b = simulate(t, seed), simulate(t, seed) })
 		switch {
 		case a.hash() == b.hash():
 			same++

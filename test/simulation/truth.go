@@ -60,6 +60,7 @@ type attempt struct {
 
 	// In Redis.
 	order    int  // in which the first request joined; 0: not yet
+	knows    bool // its place: an answer has told it
 	queued   bool // stands in the queue
 	skipped  bool // was taken out of it as its process did not listen
 	owned    int  // how often it became the owner
@@ -195,46 +196,6 @@ func (t *truth) wasSet(key, value string, expires int64, absent bool) {
 	t.server.expireLater(expires)
 }
 
-// checkOrder checks that it is the attempt's turn.
-func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
-	if c.byFault {
-		return
-	}
-	if c.script != "" && a.process != c.conn.process && !c.heard {
-		t.story.violation("G4: %s is granted %s, and its process is gone", a, k.name)
-	}
-	for _, x := range k.attempts {
-		t.checkPlace(k, a, x)
-		switch {
-		case x == a || !x.queued || a.order != 0 && a.order < x.order:
-		case a.order != 0:
-			t.story.violation("G2: %s is granted %s before %s, who joined the line earlier", a, k.name, x)
-		case !x.waiting || !t.listens(x.process):
-		case c.name == "SET" && k.unclean && !k.slipped:
-			k.slipped = true
-			t.story.add("%s slips in before those who wait for %s", a, k.name)
-			return
-		default:
-			t.story.violation("G2: newcomer %s is granted %s while %s stands in the line", a, k.name, x)
-		}
-	}
-}
-
-// checkPlace checks that a waiter who was skipped, as its process did not listen,
-// is back in its place soon after the process listens again.
-func (t *truth) checkPlace(k *keyTruth, a, x *attempt) {
-	if x.process == nil {
-		return
-	}
-	listening := t.now() - x.process.listens
-	if x != a && x.alive() && x.skipped && (a.order == 0 || x.order < a.order) &&
-		t.listens(x.process) && x.process.listens > t.healed && (t.healed != 0 || !t.troubled) &&
-		listening > time.Second && t.now()-x.since > time.Second {
-		t.story.violation("G4: %s is granted %s before %s, who joined the line earlier, was skipped, and listens again for %v",
-			a, k.name, x, listening)
-	}
-}
-
 // wasRemoved is told that a key has no owner any more.
 func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 	if isSideKey(key) {
@@ -311,90 +272,9 @@ func (t *truth) wasProlonged(key, value string, expires int64) {
 	t.server.expireLater(expires)
 }
 
-// member finds the attempt that a queue member names.
-func (t *truth) member(member string) *attempt {
-	parts := strings.SplitN(member, ":", 4)
-	if len(parts) != 4 {
-		return nil
-	}
-	return t.byValue[parts[3]]
-}
-
-func (t *truth) hasJoined(key, member string) {
-	if key == fenceKey {
-		c := t.current
-		t.ghostlyFence = c.script == "" && c.conn.closed
-		return
-	}
-	a := t.member(member)
-	if a == nil {
-		t.story.violation("%s joins %s, and nobody has asked for that", member, key)
-		return
-	}
-	// Who does not know his place, as the answer was lost, cannot claim it again
-	// after the line was lost as well.
-	if a.order == 0 || t.current.args[6] == "" {
-		t.joins++
-		a.order = t.joins
-	}
-	a.queued, a.skipped = true, false
-	t.touch(a.key)
-}
-
-func (t *truth) hasLeft(key, member string, how removal) {
-	a := t.member(member)
-	if key == fenceKey || a == nil {
-		return
-	}
-	a.queued = false
-	t.touch(a.key)
-	switch how {
-	case popped:
-		t.checkLeft(a, t.now(), "waits for")
-		t.current.popped = append(t.current.popped, a)
-	case expired:
-		if a.waiting && !a.process.gone {
-			t.story.violation("G9: the line of %s expires while %s waits", a.key.name, a)
-		}
-	case deleted:
-		if a.alive() && t.current.script == "release" {
-			t.story.violation("G4: %s loses its place while it waits", a)
-		}
-	}
-}
-
 // believes tells whether a caller was told that he holds the lock, has not let
 // go of it, and has not been told of its loss.
 func (t *truth) believes(a *attempt) bool {
 	return a.granted && !a.unlocked && !a.done && a.process != nil && !a.process.gone &&
 		t.now() < t.at(a.lock.ValidUntil())
-}
-
-// doubt notes that a request was given up unanswered.
-func (t *truth) doubt(args []string) {
-	var value string
-	switch strings.ToUpper(args[0]) {
-	case "EVAL", "EVALSHA":
-		value = args[3+integer(args[2])]
-	case "SET":
-		value = args[2]
-	}
-	if a := t.byValue[value]; a != nil {
-		a.unsure = true
-	}
-}
-
-// subscribes is told that a process begins to listen. It tells the id of its
-// manager by that, and has to look at every line.
-func (t *truth) subscribes(p *process, channel string) {
-	if id, ok := strings.CutPrefix(channel, grantChannel); ok && p.id == "" {
-		p.id = id
-		t.story.call(id, "manager "+p.name)
-	}
-	if channel == grantChannel+p.id {
-		p.listens = t.now()
-	}
-	for _, k := range t.keys {
-		delete(k.looks, p)
-	}
 }
