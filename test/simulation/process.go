@@ -93,6 +93,9 @@ func (p *process) close(t *truth) {
 		if a.process == p && a.waiting {
 			a.ended = true // its caller is about to be told
 		}
+		if a.process == p && a.queued && err == nil && t.calm(t.at(began)) && !t.excused(a) {
+			n.story.violation("G9: %s stands in the line for %s after the Close of its manager", a, a.key.name)
+		}
 	}
 }
 

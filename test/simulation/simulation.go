@@ -185,6 +185,29 @@ func (s *simulation) heal() {
 	}
 	s.story.add("HEALED, in full after %v", grace)
 	s.truth.healed = now + grace
+	if s.random.IntN(3) == 0 {
+		s.aftershocks()
+	}
+}
+
+// aftershocks cut subscriptions, and maybe close a manager. Messages are lost by
+// that, and all promises have to be kept without them.
+func (s *simulation) aftershocks() {
+	r := s.random
+	own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+	for range 2 + r.IntN(8) {
+		s.net.at(s.truth.healed+upTo(r, 4*s.scale), func() {
+			s.story.add("FAULT a subscription is cut")
+			s.cut(func(c *conn) bool { return len(c.subs) > 0 && own.IntN(3) == 0 })
+		})
+	}
+	if p := pick(r, s.processes...); r.IntN(2) == 0 {
+		s.net.at(s.truth.healed+time.Second+upTo(r, 2*s.scale), func() {
+			if !p.gone && !p.closing {
+				s.goroutines.Go(func() { p.close(s.truth) })
+			}
+		})
+	}
 }
 
 // end checks what is left.
