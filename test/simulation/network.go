@@ -27,6 +27,7 @@ type network struct {
 	server  *server
 	weather weather
 	calmed  chan struct{} // closed by the healing: no dial takes long any more
+	deaf    time.Duration // until then, no subscription is to be had
 	conns   []*conn
 	story   *story
 }
@@ -80,7 +81,7 @@ func (n *network) dial(ctx context.Context, p *process) (net.Conn, error) {
 		greeted: !instant,
 	}
 	wait := 2 * n.weather.draw(c.random)
-	refused := p.gone || c.random.Float64() < n.weather.refused
+	refused := p.gone || instant && n.now() < n.deaf || c.random.Float64() < n.weather.refused
 	n.mu.Unlock()
 
 	var err error

@@ -38,10 +38,13 @@ func (t *truth) checkPlace(k *keyTruth, a, x *attempt) {
 	if x.process == nil {
 		return
 	}
-	listening := t.now() - x.process.listens
+	listening, soon := t.now()-x.process.listens, time.Second
+	if t.calm(x.process.listens) {
+		soon = slack
+	}
 	if x != a && x.alive() && x.skipped && (a.order == 0 || x.order < a.order) &&
 		t.listens(x.process) && x.process.listens > t.healed && (t.healed != 0 || !t.troubled) &&
-		listening > time.Second && t.now()-x.since > time.Second {
+		listening > soon && t.now()-x.since > time.Second {
 		t.story.violation("G4: %s is granted %s before %s, who joined the line earlier, was skipped, and listens again for %v",
 			a, k.name, x, listening)
 	}

@@ -153,7 +153,7 @@ func (s *simulation) strike() {
 		}
 	}
 	w := s.net.weather
-	s.truth.troubled = count > 0 || w.cut+w.hole+w.stall+w.refused+w.spike > 0
+	s.truth.troubled = count > 0 || w.delay > 2*calm.delay || w.cut+w.hole+w.stall+w.refused+w.spike > 0
 	s.story.simple = !s.truth.troubled && len(s.keys) == 1
 }
 
@@ -197,7 +197,8 @@ func (s *simulation) aftershocks() {
 	own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
 	for range 2 + r.IntN(8) {
 		s.net.at(s.truth.healed+upTo(r, 4*s.scale), func() {
-			s.story.add("FAULT a subscription is cut")
+			s.net.deaf = s.net.now() + upTo(own, s.scale/4)
+			s.story.add("FAULT subscriptions are cut, and none is to be had until %s", seconds(s.net.deaf))
 			s.cut(func(c *conn) bool { return len(c.subs) > 0 && own.IntN(3) == 0 })
 		})
 	}
