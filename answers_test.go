@@ -159,3 +159,26 @@ func TestCloseWaitsForASlowAnswer(t *testing.T) {
 		require.True(t, b.manager.Idle())
 	})
 }
+
+// Nor does an Unlock amid Close take away from it what it has to wait for.
+func TestCloseWaitsForWaitersThatUnlock(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		require.NoError(t, b.client.Set(ctx, "key", "foreign", time.Hour).Err())
+		waiting := b.manager.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+		require.Equal(t, 1, waiters(t, b.client, "key"))
+
+		w.next.Store(&fate{after: time.Second})
+		b.manager.Lock(ctx, "other", time.Hour) // keeps Close busy
+		synctest.Wait()
+		w.next.Store(&fate{before: 2 * time.Second})
+		go func() {
+			waiting.Wait()
+			_ = waiting.Unlock()
+		}()
+		require.NoError(t, b.manager.Close())
+		require.Zero(t, waiters(t, b.client, "key"), "it has not left the line")
+	})
+}

@@ -145,8 +145,11 @@ func (l *Lock) Err() error {
 // Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
 // a release has to go through also when the caller's context has ended. If Redis
 // cannot be reached in several attempts it returns what the network said; the
-// manager goes on trying until the lease ends by itself. It does not wait where the caller has nothing to lose by it: a lock
-// that was lost or has failed is cleaned up after behind his back.
+// manager goes on trying until the lease ends by itself. After a reply that was
+// lost it returns nil if the key is not this lock's any more: the first attempt
+// may have released it, or the lock may have been lost before. It does not wait
+// where the caller has nothing to lose by it: a lock that was lost or has failed
+// is cleaned up after behind his back.
 func (l *Lock) Unlock() error {
 	if err := l.unlock(); err != nil {
 		return &Error{"unlock", l.key, err}
@@ -174,7 +177,7 @@ func (l *Lock) unlock() error {
 		err = ErrNotHeld
 	}
 	var b *batch
-	if m.closed && len(m.send.pending) > 0 {
+	if m.drained && len(m.send.pending) > 0 {
 		b = m.takeBatch() // nobody else sends any more
 	}
 	m.exit()

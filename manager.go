@@ -31,6 +31,7 @@ type LockManager struct {
 
 	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
 	closed   bool
+	drained  bool // Close has sent what was left: who has more to send does it himself
 	closeErr error
 	seq      uint64
 	lines    map[string]*line    // by the key in Redis
@@ -197,6 +198,7 @@ func (m *LockManager) Close() error {
 	m.mu.Lock()
 	m.send.pending = append(m.send.pending, m.send.refused...)
 	m.send.refused = nil
+	m.drained = true
 	var b *batch
 	if len(m.send.pending) > 0 {
 		b = m.takeBatch()

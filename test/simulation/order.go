@@ -65,6 +65,10 @@ func (t *truth) hasJoined(key, member string) {
 		t.ghostlyFence = c.script == "" && c.conn.closed
 		return
 	}
+	name, isQueue := strings.CutPrefix(key, queueKeys)
+	if !isQueue {
+		return
+	}
 	a := t.member(member)
 	if a == nil {
 		t.story.violation("%s joins %s, and nobody has asked for that", member, key)
@@ -76,7 +80,9 @@ func (t *truth) hasJoined(key, member string) {
 	if c.args[6] == "" && a.knows && !c.conn.closed {
 		t.story.violation("G2: %s joins the line for %s at its end, and knew its place in it", a, a.key.name)
 	}
-	if a.order == 0 || c.args[6] == "" {
+	skipped := t.server.store.entries[skippedKeys+name]
+	atTheEnd := c.args[6] == "" || c.args[6] == "?" && (skipped == nil || skipped.scores[member] == 0)
+	if a.order == 0 || atTheEnd {
 		t.joins++
 		a.order = t.joins
 	}
@@ -86,7 +92,7 @@ func (t *truth) hasJoined(key, member string) {
 
 func (t *truth) hasLeft(key, member string, how removal) {
 	a := t.member(member)
-	if key == fenceKey || a == nil {
+	if !strings.HasPrefix(key, queueKeys) || a == nil {
 		return
 	}
 	a.queued = false

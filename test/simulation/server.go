@@ -171,9 +171,9 @@ func scriptName(keys, args []string) string {
 	switch {
 	case len(keys) == 1 && len(args) == 2:
 		return "extend"
-	case len(keys) == 4 && len(args) == 4:
+	case len(keys) == 5 && len(args) == 4:
 		return "release"
-	case len(keys) == 4 && len(args) == 7:
+	case len(keys) == 5 && len(args) == 7:
 		return "acquire"
 	}
 	panic(fmt.Sprintf("what script is given %q %q?", keys, args))

@@ -129,7 +129,7 @@ func (t *truth) running(c *call) {
 	if c.conn.closed {
 		a.ghost = true
 	}
-	if c.script == "acquire" && c.args[6] != "" {
+	if c.script == "acquire" && c.args[6] != "" && c.args[6] != "?" {
 		t.looked(a)
 	}
 }
@@ -150,6 +150,8 @@ func (t *truth) listens(p *process) bool { return p.id != "" && t.server.subscri
 const (
 	grantChannel = "redislock:grant:"
 	fenceKey     = "redislock:fence"
+	queueKeys    = "redislock:queue:"
+	skippedKeys  = "redislock:skipped:"
 )
 
 func isSideKey(key string) bool { return strings.HasPrefix(key, "redislock:") }
