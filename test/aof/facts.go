@@ -95,10 +95,9 @@ type Log struct {
 
 // The names that the library gives its keys: see keys.go of the root module.
 const (
-	reserved       = "redislock:"
-	fenceKey       = reserved + "fence"
-	queuePrefix    = reserved + "queue:"
-	shortestPrefix = reserved + "shortest:"
+	reserved    = "redislock:"
+	fenceKey    = reserved + "fence"
+	queuePrefix = reserved + "queue:"
 )
 
 // lockOfQueue returns the lock key that a queue belongs to.

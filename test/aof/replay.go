@@ -72,7 +72,7 @@ func (r *replayer) apply(e Entry) {
 		r.onFence(e.Args[0], args)
 	case isQueue:
 		r.onQueue(lock, e.Args[0], args)
-	case strings.HasPrefix(name, shortestPrefix):
+	case strings.HasPrefix(name, reserved): // what else the library keeps beside a queue
 	default:
 		r.onLock(name, e.Args[0], args)
 	}
