@@ -73,6 +73,9 @@ func (m *machine) catchUp() {
 			if a := k.owner; a != nil && a.granted && m.net.now() > m.truth.at(a.lock.ValidUntil())-2*settle {
 				wait = k.expires - m.net.now() + settle
 			}
+			if k.owner == nil && m.net.now() < k.free+settle && len(m.line) > 0 {
+				wait = settle // the next one is about to take over
+			}
 			over = wait == 0
 		})
 		time.Sleep(wait)
@@ -194,7 +197,12 @@ func (m *machine) cutThem(what string, which func(c *conn) bool) {
 		m.story.add("FAULT %s", what)
 		m.cut(which)
 	})
+	time.Sleep(backoff)
 }
+
+// backoff is how long the library may wait, after several cuts in a row, before
+// it subscribes again.
+const backoff = 600 * time.Millisecond
 
 // flush takes all away. Who held the key does not learn of it, and the line forms
 // anew: its first is the one whose process looks first.
@@ -224,8 +232,16 @@ func (m *machine) FlushAll(t *rapid.T) {
 func (m *machine) finish() {
 	for _, x := range m.turns {
 		x.cancel()
-		if x.granted && !x.unlocked {
-			m.do(func() { m.truth.unlocks(x.attempt) })
+	}
+	time.Sleep(settle)
+	for _, x := range m.turns {
+		holds := false
+		m.do(func() {
+			if holds = x.granted && !x.unlocked; holds {
+				m.truth.unlocks(x.attempt)
+			}
+		})
+		if holds {
 			_ = x.lock.Unlock()
 		}
 	}
