@@ -1,37 +1,61 @@
-# make test   installs what is missing and runs all tests
-# make check  what CI runs: format, vet, staticcheck, and make test
+# make test     installs what is missing and runs all tests
+# make check    what CI runs: format, vet, staticcheck, make test, and short forms of what follows
+# make chaos    real processes, a real Redis, real faults; FOR=1h, SEED=42; writes docs/reliability.md
 # make mutants  breaks the library in many ways, and demands that a test notices each
-# make soak   repeats the tests that live on chance, for minutes
-# make fuzz   fuzzes each target for a while
-# make bench  measures the hot paths
+# make model    searches all states of the model of the protocol; writes docs/model.md
+# make simulate thousands of seeds in fake time; SEEDS=100000
+# make soak     repeats the tests that live on chance, for minutes
+# make fuzz     fuzzes each target for a while
+# make bench    measures the hot paths
 
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples/booking
+MODULES = . examples/booking test
+FOR ?= 5m
+SEEDS ?= 20000
 FUZZTIME ?= 30s
 FUZZ = FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzGrantToWaiter FuzzReply FuzzAnyReply FuzzEvents FuzzFlags FuzzDurations FuzzNames
 
-.PHONY: test check lint redis mutants soak fuzz bench
+.PHONY: test check lint redis cc tools chaos mutants model simulate soak fuzz bench
 
-test: redis
+test: redis cc
 	for module in $(MODULES); do (cd $$module && $(GO) test -race -timeout 5m ./...) || exit 1; done
 
-check: lint test
+check: tools lint test mutants
+	test/model/verify.sh small
+	cd test && $(GO) run -race ./chaos -for 100s -seed 1
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
 	for module in $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
-# Debian and Ubuntu: installs redis-server. Elsewhere: says what to do.
+# Debian and Ubuntu: installs what is missing. Elsewhere: says what to do.
+need = command -v $(1) >/dev/null || { \
+	command -v apt-get >/dev/null || { echo "$(1) is missing: install $(3)" >&2; exit 1; }; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y $(2); }
+
 redis:
-	@command -v redis-server >/dev/null || { \
-		command -v apt-get >/dev/null || { echo "redis-server is missing: install Redis 6.2 or newer" >&2; exit 1; }; \
-		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-		$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y redis-server; }
+	@$(call need,redis-server,redis-server,Redis 6.2 or newer)
 	@redis-server --version
+
+cc: # the race detector needs one
+	@$(call need,cc,gcc libc6-dev,a C compiler)
+
+tools: redis cc
+	@$(call need,spin,spin,Spin (spinroot.com))
+
+chaos: tools
+	cd test && $(GO) run -race ./chaos -for $(FOR) $(SEED:%=-seed %) -report ../docs/reliability.md
 
 mutants: redis
 	cd test && $(GO) run ./mutants
+
+model: tools
+	test/model/verify.sh full doc
+
+simulate:
+	cd test && $(GO) test -timeout 0 -v ./simulation -run 'TestSeeds$$' -seeds $(SEEDS) -first $$(date +%s)
 
 soak: redis
 	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives' .
