@@ -166,7 +166,9 @@ func reset(e *episode) {
 
 func debugSleep(e *episode) {
 	e.count("DEBUG SLEEP", "")
+	e.log.Add(history.Event{Process: "redis", Kind: history.Stopped})
 	e.server.admin.Do(context.Background(), "debug", "sleep", (e.upTo(maxTTL*3/2) + 50*time.Millisecond).Seconds())
+	e.log.Add(history.Event{Process: "redis", Kind: history.Resumed})
 }
 
 func freeze(e *episode) {

@@ -163,6 +163,7 @@ func Check(in Input) Report {
 		checkTokens,
 		checkResource,
 		checkOrder,
+		checkDead,
 		checkLiveness,
 		checkAnswers,
 		checkClean,

@@ -215,6 +215,17 @@ func TestEachCheckerFindsWhatIsWrong(t *testing.T) {
 		}, func(in *check.Input) {
 			event(in.Events, history.Killed, "").Kind = "nothing"
 		}},
+		{"G4", "the dead are skipped", "one who is long dead is served", func(w *world) {
+			a := w.lock("a", "k", "p1", 1000, false)
+			w.lock("b", "k", "p2", 1000, false)
+			w.pass(400)
+			w.unlock(a)
+			w.kill("p2")
+			w.pass(1500)
+			w.unlock(w.lock("c", "k", "p1", 1000, false))
+		}, func(in *check.Input) {
+			event(in.Events, history.Killed, "").At -= 300e6
+		}},
 		{"G4", "places kept", "another place after a skip", func(w *world) {
 			a := w.lock("a", "k", "p1", 1000, false)
 			b := w.lock("b", "k", "p2", 1000, false)
