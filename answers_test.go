@@ -45,6 +45,7 @@ func (w *wire) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 		time.Sleep(f.after)
 		if f.lost {
 			for _, cmd := range cmds {
+				cmd.(interface{ SetVal(any) }).SetVal(nil)
 				cmd.SetErr(io.ErrUnexpectedEOF)
 			}
 			return io.ErrUnexpectedEOF

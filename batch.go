@@ -213,9 +213,14 @@ func (m *LockManager) exchange(b *batch) {
 	pipe := m.client.Pipeline()
 	_ = pipe.BatchProcess(context.Background(), b.cmds...)
 	if _, err := pipe.Exec(context.Background()); err != nil {
-		// Each command has its own error, but for some that befall the whole.
+		// Each command has its own error, but for some that befall the whole. Where
+		// the connection fails half-way, the client stamps its error also on
+		// those that were answered before.
 		for _, cmd := range b.cmds {
-			if c := cmd.(command); c.Err() == nil && c.Val() == nil {
+			switch c := cmd.(command); {
+			case c.Val() != nil && !isAnswer(c.Err()):
+				c.SetErr(nil)
+			case c.Err() == nil && c.Val() == nil:
 				c.SetErr(&batchError{err})
 			}
 		}

@@ -180,7 +180,7 @@ func TestKeyWithoutATTL(t *testing.T) {
 var aclRules = []string{
 	"~app:*", "~redislock:*", "&redislock:grant:*", "&__keyspace@*__:app:*",
 	"+set", "+get", "+del", "+exists", "+pexpire", "+pttl", "+time",
-	"+zadd", "+zincrby", "+zpopmin", "+zrange", "+zrem", "+zscore",
+	"+zadd", "+zincrby", "+zpopmin", "+zrange", "+zrem", "+zremrangebyrank", "+zscore",
 	"+eval", "+evalsha", "+publish", "+subscribe", "+unsubscribe", "+ping",
 }
 

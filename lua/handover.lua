@@ -52,7 +52,7 @@ local function handover(self, channel)
         return {own = own, seq = seq, value = value, ttl = ttl, token = token, time = time}
       end
       if type(redis.pcall('ZADD', KEYS[5], popped[2], member)) == 'number' then
-        redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1001)
+        redis.pcall('ZREMRANGEBYRANK', KEYS[5], 0, -1001)
         redis.call('PEXPIRE', KEYS[5], 60000)
       end
     end

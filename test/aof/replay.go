@@ -199,6 +199,8 @@ func memberFact(kind Kind, text string, score float64) Fact {
 
 func (r *replayer) onFence(command string, args []string) {
 	switch {
+	case command == "ZADD" && len(args) == 4 && strings.EqualFold(args[1], "incr"): // XX INCR 1 t
+		r.onFence("ZINCRBY", args[2:])
 	case command == "ZADD" && len(args) >= 3: // with options: [XX] GT
 		raised, err := strconv.ParseFloat(args[len(args)-2], 64)
 		if err != nil {

@@ -83,7 +83,7 @@ func (c call) commands(s *texts, i int) [][]any {
 	}
 	all := [][]any{
 		{"set", by.lock, by.value, "nx", "px", by.ttl},
-		{"zincrby", fence, 1, "t"},
+		{"zadd", fence, "xx", "incr", 1, "t"},
 	}
 	if c.raise[i] != 0 {
 		all = append([][]any{{"zadd", fence, "xx", "gt", c.raise[i], "t"}}, all...)
@@ -133,7 +133,9 @@ func understand(c call, replies []any) (r result) {
 		if replies[0] == "OK" {
 			r.what = "held"
 		}
-		r.token = whole(replies[1])
+		if replies[1] != nil { // else there is no fence
+			r.token = whole(replies[1])
+		}
 		return r
 	}
 	f := replies[0].([]any)
@@ -174,7 +176,7 @@ func kindOf(err error) string {
 }
 
 // whole reads a score, which has to come without a fraction or exponent when it
-// comes from a script. Plain ZINCRBY replies a float64 in RESP3.
+// comes from a script. Plain ZADD INCR replies a float64 in RESP3.
 func whole(v any) int64 {
 	switch v := v.(type) {
 	case string:

@@ -172,13 +172,9 @@ func (m *model) claim(c call, i int) result {
 	}
 	e, ok := m.db[fence]
 	if !ok {
-		e = entry{kind: "zset", zset: []scored{{"t", 0}}, ttl: -1}
+		return r // only the scripts begin a fence
 	}
-	last := e.zset[0].score
-	if ok {
-		last = max(last, c.raise[i])
-	}
-	r.token = last + 1
+	r.token = max(e.zset[0].score, c.raise[i]) + 1
 	e.zset = []scored{{"t", r.token}}
 	if c.keep {
 		e.ttl = 86_400_000

@@ -259,7 +259,7 @@ func (s *store) sortedSet(name string, args []string) any {
 }
 
 func (s *store) zadd(key string, e *entry, args []string) any {
-	nx, xx, gt := false, false, false
+	nx, xx, gt, incr := false, false, false, false
 	for len(args) > 2 {
 		switch strings.ToUpper(args[0]) {
 		case "NX":
@@ -268,6 +268,8 @@ func (s *store) zadd(key string, e *entry, args []string) any {
 			xx = true
 		case "GT":
 			gt = true
+		case "INCR": // used with XX only
+			incr = true
 		default:
 			panic(errArguments)
 		}
@@ -277,6 +279,9 @@ func (s *store) zadd(key string, e *entry, args []string) any {
 	if err != nil {
 		panic(err)
 	}
+	if e == nil && incr {
+		return nil
+	}
 	if e == nil {
 		if xx {
 			return int64(0)
@@ -285,6 +290,9 @@ func (s *store) zadd(key string, e *entry, args []string) any {
 	}
 	old, there := e.scores[args[1]]
 	switch {
+	case incr:
+		e.scores[args[1]] += score
+		return e.scores[args[1]]
 	case there && (nx || gt && score <= old), !there && xx:
 		return int64(0)
 	case there:
