@@ -141,19 +141,29 @@ func (t *truth) wasFree(k *keyTruth) {
 	if t.healed == 0 {
 		return
 	}
-	var first *attempt
 	for _, a := range k.attempts {
-		if a.alive() && (first == nil || a.called < first.called) {
-			first = a
+		if !a.alive() {
+			continue
+		}
+		since := max(k.free, t.healed, a.called, t.excluded(a))
+		if idle := t.now() - since; idle > time.Second+slack {
+			t.story.violation("G5: %s was free for %v while %s waited", k.name, idle, a)
+			return
 		}
 	}
-	if first == nil {
-		return
+}
+
+// excluded returns until when a waiter could not be served: he was skipped, as
+// his process did not listen. He looks when it listens again, or else when the
+// lease that he knows of is over.
+func (t *truth) excluded(a *attempt) time.Duration {
+	switch {
+	case !a.skipped:
+		return a.excluded
+	case t.listens(a.process):
+		return min(a.process.listens, a.key.lease)
 	}
-	since := max(k.free, t.healed, first.called)
-	if idle := t.now() - since; idle > time.Second+slack {
-		t.story.violation("G5: %s was free for %v while %s waited", k.name, idle, first)
-	}
+	return min(t.now(), a.key.lease)
 }
 
 // ranOut is told that a lease ended by itself, and checks that it had to.

@@ -18,6 +18,7 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 	for _, x := range k.attempts {
 		t.checkPlace(k, a, x)
 		switch {
+		case x.ghost || a.ghost: // has the place of some old request
 		case x == a || !x.queued || a.order != 0 && a.order < x.order:
 		case a.order != 0:
 			t.story.violation("G2: %s is granted %s before %s, who joined the line earlier", a, k.name, x)
@@ -62,7 +63,10 @@ func (t *truth) member(member string) *attempt {
 func (t *truth) hasJoined(key, member string) {
 	if key == fenceKey {
 		c := t.current
-		t.ghostlyFence = c.script == "" && c.conn.closed
+		t.fenceBy, t.ghostlyFence = nil, c.script == "" && c.conn.closed
+		if c.script == "" {
+			t.fenceBy = c.conn.process
+		}
 		return
 	}
 	name, isQueue := strings.CutPrefix(key, queueKeys)
@@ -86,6 +90,7 @@ func (t *truth) hasJoined(key, member string) {
 		t.joins++
 		a.order = t.joins
 	}
+	a.excluded = t.excluded(a)
 	a.queued, a.skipped = true, false
 	t.touch(a.key)
 }

@@ -210,6 +210,9 @@ func (s *store) sortedSet(name string, args []string) any {
 		if err != nil {
 			panic(err)
 		}
+		if _, there := e.scores[args[2]]; !there {
+			s.watch.hasJoined(key, args[2])
+		}
 		e.scores[args[2]] += by
 		return e.scores[args[2]]
 	case "ZSCORE":

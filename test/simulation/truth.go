@@ -21,6 +21,7 @@ type truth struct {
 	joins        int
 	current      *call
 	ghostlyFence bool          // the fence was begun by a request that a dead connection delivered
+	fenceBy      *process      // which has begun the fence and has to see to its end
 	troubled     bool          // there are faults
 	healed       time.Duration // when the last fault had ended and was got over; 0: not yet
 }
@@ -31,6 +32,7 @@ type keyTruth struct {
 	owner    *attempt
 	expires  time.Duration // when the owner's lease ends
 	free     time.Duration // since when there is no owner
+	lease    time.Duration // when the last lease ended or would have
 	unclean  bool          // the last owner went without a release
 	slipped  bool          // and a newcomer has used that
 	attempts []*attempt
@@ -59,11 +61,12 @@ type attempt struct {
 	ended    bool // the caller's context has ended, or its manager was closed
 
 	// In Redis.
-	order    int  // in which the first request joined; 0: not yet
-	knows    bool // its place: an answer has told it
-	queued   bool // stands in the queue
-	skipped  bool // was taken out of it as its process did not listen
-	owned    int  // how often it became the owner
+	order    int           // in which the first request joined; 0: not yet
+	knows    bool          // its place: an answer has told it
+	queued   bool          // stands in the queue
+	skipped  bool          // was taken out of it as its process did not listen
+	excluded time.Duration // until when it was so, at last
+	owned    int           // how often it became the owner
 	since    time.Duration
 	token    int64 // what its caller was told
 	how      removal
@@ -248,6 +251,7 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 func (t *truth) leave(k *keyTruth, release bool) {
 	a := k.owner
 	k.owner = nil
+	k.lease = k.expires
 	a.released, a.left = release && a.process != nil, t.now()
 	if !a.robbed && t.believes(a) {
 		t.story.violation("G1: %s loses %s, which it has not given back and believes to hold until %s",
