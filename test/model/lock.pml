@@ -19,12 +19,15 @@
  *   QUEUELOSS=0    times that Redis loses the queue alone
  *   CANCELS=N      waiters that may leave
  *   TICKS=0        no more ticks than that; 0: no limit
+ *   EARLYLOOKS     timers may fire at once, as if a short lease were in the line
  *   SUBSCRIBED     all managers listen from the start
  *   NOGRANTS       no grant message ever arrives
  *   RENEW          holders extend their lease
  *   FOREIGN        a program with plain SET NX and an owner-checked delete
  *   TOKENS         fencing tokens
  *   OTHERKEY       a claim of another key, which shares the fence
+ *   XXINCR         claims draw by ZADD XX INCR, which begins no fence
+ *   BETWEEN        FLUSHALL may come between the two commands of a claim
  *   LIVE           G5, as an LTL formula
  *   BREAK_...      deliberate errors
  */
@@ -59,7 +62,10 @@
 #ifndef TICKS
 #define TICKS 0
 #endif
-#define LATE 1	/* the library accepts 4 grants that come too late; one shows the same */
+#ifndef LATE
+#define LATE 1
+#endif
+/* ^ grants that come too late before a lock fails; the library has 4 */
 
 #ifdef SAME
 #define M	(N-1)
@@ -108,7 +114,14 @@ byte rank[N];		/* for G2: the place that is due to it */
 #define CUT		4	/* broken, which nobody here knows yet */
 
 byte sub[M];
-bit  lookAt[M], lookAgain[M], contended[M];
+byte lookAt[M];
+#ifdef EARLYLOOKS
+#define SET	2
+#else
+#define SET	1	/* the timer runs: not before a lease has ended, that is after a tick */
+#endif
+#define DUE	2
+bit  lookAgain[M], contended[M];
 bit  dead[M];
 #define ready(m)	(sub[m] == READY || sub[m] == CUT)
 
@@ -175,7 +188,8 @@ byte lates = GHOSTS;
 byte fvalid, fdone;
 #endif
 #ifdef TOKENS
-byte fence, now, epoch;	/* now: the server's clock */
+byte fence, epoch;
+byte now = 10;		/* the server's clock */
 byte raise[N];		/* what a claim raises the fence to */
 byte rtok[SLOTS], repo[SLOTS], gtok[2*N], gepo[2*N];
 byte tok[N], tepo[N];	/* accepted */
@@ -524,7 +538,7 @@ inline unlock(i)
 inline lookBy(m)
 {
 #ifndef BREAK_NOTIMER
-	lookAt[m] = 1
+	if :: lookAt[m] == 0 -> lookAt[m] = SET :: else fi
 #else
 	skip
 #endif
@@ -889,7 +903,10 @@ inline time()
 		:: else
 		fi
 	}
-	for (q : 0 .. M-1) { contended[q] = 0 }
+	for (q : 0 .. M-1) {
+		contended[q] = 0;
+		if :: lookAt[q] == SET -> lookAt[q] = DUE :: else fi
+	}
 #ifdef FOREIGN
 	less(fvalid);
 #endif
@@ -984,6 +1001,11 @@ inline tidy()
 		if :: st[q] == GONE -> shift(q); shift(q) :: else fi
 	}
 #endif
+	for (q : 0 .. N-1) {
+		if :: !waits(q) -> stale[q] = 0 :: else fi;
+		if :: !waits(q) && !acq(q) -> lscore[q] = 0 :: else fi;
+		if :: sc[q] == 0 && !waits(q) && !acq(q) -> rank[q] = 0 :: else fi
+	}
 	for (q : 0 .. 2*N-1) {
 		if :: gp[q] == PAST -> ga[q] = 0 :: else fi
 	}
@@ -1021,11 +1043,11 @@ inline check()
 proctype User(byte i)
 {
 end:	do
-	:: d_step { st[i] == IDLE && mayStart(i) -> st[i] = WAITING; unsent[i] = 1; pump(mgr(i)); check() }
-	:: d_step { st[i] == WAITING && cancels > 0 -> cancels--; abandon(i); check() }
-	:: d_step { st[i] == HELD -> unlock(i); check() }
-	:: d_step { st[i] == HELD && valid[i] == 0 -> lose(i); check() }
-	:: d_step { st[i] == LOST -> unlock(i); check() }
+	:: d_step { st[i] == IDLE && mayStart(i) -> printf("Lock %d is called\n", i); st[i] = WAITING; unsent[i] = 1; pump(mgr(i)); check() }
+	:: d_step { st[i] == WAITING && cancels > 0 -> printf("lock %d: its context ends\n", i); cancels--; abandon(i); check() }
+	:: d_step { st[i] == HELD -> printf("lock %d: Unlock\n", i); unlock(i); check() }
+	:: d_step { st[i] == HELD && valid[i] == 0 -> printf("lock %d: its lease is over, it is lost\n", i); lose(i); check() }
+	:: d_step { st[i] == LOST -> printf("lock %d: Unlock after the loss\n", i); unlock(i); check() }
 	od
 }
 
@@ -1033,7 +1055,7 @@ end:	do
 proctype Wire(byte s; byte i)
 {
 end:	do
-	:: d_step { ph[s] == SENT ->
+	:: d_step { ph[s] == SENT -> printf("Redis runs %d (1 claim, 2 try, 3 join, 4 release) of lock %d\n", op[s], i);
 			exec(s, i, (s < N && joined[i]), lscore[i]);
 			if
 			:: dead[mgr(i)] && ph[s] == DONE -> clear(s)
@@ -1042,8 +1064,14 @@ end:	do
 			check()
 		}
 #ifdef TOKENS
-	:: d_step { ph[s] == HALF ->
-			fence++; rtok[s] = fence; ph[s] = DONE;
+	:: d_step { ph[s] == HALF -> printf("Redis draws the token of lock %d\n", i);
+			now++;
+#ifdef XXINCR
+			if :: fence != 0 -> fence++ :: else fi;
+#else
+			fence++;
+#endif
+			rtok[s] = fence; ph[s] = DONE;
 			if
 			:: dead[mgr(i)] -> clear(s)
 			:: else
@@ -1051,15 +1079,15 @@ end:	do
 			check()
 		}
 #endif
-	:: d_step { ph[s] == DONE && op[s] != REL -> acquired(i); check() }
-	:: d_step { ph[s] == DONE && op[s] == REL -> released(s, i); check() }
+	:: d_step { ph[s] == DONE && op[s] != REL -> printf("lock %d: the reply of %d arrives, held %d\n", i, op[s], rheld[s]); acquired(i); check() }
+	:: d_step { ph[s] == DONE && op[s] == REL -> printf("lock %d: the reply of release arrives, freed %d, handed to %d\n", i, rfreed[s], rx[s]); released(s, i); check() }
 #if LOSSES > 0
-	:: d_step { ph[s] != 0 && op[s] != REL && losses > 0 && !dead[mgr(i)] -> losses--; failed(i, 0); check() }
-	:: d_step { ph[s] != 0 && op[s] != REL && losses > 0 && !dead[mgr(i)] && !joined[i] && waits(i) -> losses--; failed(i, 1); check() }
-	:: d_step { ph[s] != 0 && op[s] == REL && losses > 0 && !dead[mgr(i)] -> losses--; again_(s); check() }
+	:: d_step { ph[s] != 0 && op[s] != REL && losses > 0 && !dead[mgr(i)] -> printf("lock %d: %d or its reply is lost\n", i, op[s]); losses--; failed(i, 0); check() }
+	:: d_step { ph[s] != 0 && op[s] != REL && losses > 0 && !dead[mgr(i)] && !joined[i] && waits(i) -> printf("lock %d: %d or its reply is lost, gives up\n", i, op[s]); losses--; failed(i, 1); check() }
+	:: d_step { ph[s] != 0 && op[s] == REL && losses > 0 && !dead[mgr(i)] -> printf("lock %d: release or its reply is lost\n", i); losses--; again_(s); check() }
 #endif
 #if GHOSTS > 0
-	:: d_step { ph[s] == SENT && s < N && lates > 0 && !dead[mgr(i)] ->
+	:: d_step { ph[s] == SENT && s < N && lates > 0 && !dead[mgr(i)] -> printf("lock %d: gives up on %d, which is still under way\n", i, op[s]);
 			lates--; lateof = i+1; latejoined = joined[i]; latescore = lscore[i];
 			op[LATEST] = op[s]; ph[LATEST] = SENT;
 			if
@@ -1076,13 +1104,13 @@ end:	do
 }
 
 #if GHOSTS > 0
-proctype Late()
+proctype Late(byte i)
 {
 end:	do
-	:: d_step { ph[LATEST] == SENT ->
+	:: d_step { ph[LATEST] == SENT -> printf("Redis runs the late %d of lock %d\n", op[LATEST], lateof-1);
 			i = lateof-1;
 			exec(LATEST, i, latejoined, latescore);
-			clear(LATEST); lateof = 0; latejoined = 0; latescore = 0;
+			clear(LATEST); lateof = 0; latejoined = 0; latescore = 0; i = 0;
 			check()
 		}
 	od
@@ -1093,7 +1121,7 @@ end:	do
 proctype Timer(byte m)
 {
 end:	do
-	:: d_step { lookAt[m] -> tick(m); check() }
+	:: d_step { lookAt[m] == DUE -> printf("manager %d: timer\n", m); tick(m); check() }
 	od
 }
 
@@ -1102,7 +1130,7 @@ proctype Events(byte m)
 {
 end:	do
 	:: d_step { sub[m] == SUBSCRIBING -> sub[m] = CONFIRMING; rsub[m] = 1 }
-	:: d_step { sub[m] == CONFIRMING -> subscribed(m); check() }
+	:: d_step { sub[m] == CONFIRMING -> printf("manager %d: subscribed\n", m); subscribed(m); check() }
 	:: sub[m] == CUT -> sub[m] = SUBSCRIBING
 	:: zombie[m] -> zombie[m] = 0
 	od
@@ -1112,8 +1140,8 @@ end:	do
 proctype Push(byte i)
 {
 end:	do
-	:: d_step { gp[2*i] != 0 && sub[mgr(i)] == READY -> grantedElsewhere(i, 0); check() }
-	:: d_step { gp[2*i] != 0 && sub[mgr(i)] == READY -> grantedElsewhere(i, 1); check() }
+	:: d_step { gp[2*i] != 0 && sub[mgr(i)] == READY -> printf("lock %d: its grant message arrives\n", i); grantedElsewhere(i, 0); check() }
+	:: d_step { gp[2*i] != 0 && sub[mgr(i)] == READY -> printf("lock %d: its grant message arrives, of unknown age\n", i); grantedElsewhere(i, 1); check() }
 	od
 }
 
@@ -1122,12 +1150,12 @@ proctype Renewal(byte i)
 {
 end:	do
 	:: d_step { holds(i) && eph[i] == 0 -> eph[i] = SENT; eage[i] = 0 }
-	:: d_step { eph[i] == SENT -> execExtend(i); eph[i] = (dead[mgr(i)] -> 0 : DONE); check() }
-	:: d_step { eph[i] == DONE -> extended(i); check() }
+	:: d_step { eph[i] == SENT -> printf("Redis extends lock %d\n", i); execExtend(i); eph[i] = (dead[mgr(i)] -> 0 : DONE); check() }
+	:: d_step { eph[i] == DONE -> printf("lock %d: the reply of extend arrives\n", i); extended(i); check() }
 #if LOSSES > 0
 	:: d_step { eph[i] == SENT && losses > 0 -> losses--; clearExtend(i); elate[i] = 1 }
 	:: d_step { eph[i] == DONE && losses > 0 -> losses--; clearExtend(i) }
-	:: d_step { elate[i] -> execExtend(i); elease[i] = 0; elate[i] = 0; check() }
+	:: d_step { elate[i] -> printf("Redis runs a late extend of lock %d\n", i); execExtend(i); elease[i] = 0; elate[i] = 0; check() }
 	:: elate[i] -> elate[i] = 0
 #endif
 	od
@@ -1148,19 +1176,49 @@ proctype Foreigner()
 }
 #endif
 
+/* ZINCRBY begins a fence where there is none; ZADD XX INCR would not. */
+#ifdef XXINCR
+#define BARE(x)	skip
+#else
+#define BARE(x)	x
+#endif
+
+#ifdef OTHERKEY
+/* A claim of another key by another manager: it draws from the same fence, and
+ * draws again by the script if it finds it lost. */
+proctype Other()
+{
+end:	do
+	:: d_step { fence == 0 -> printf("Redis draws a token for another key\n"); BARE(fence++) }
+	od
+}
+#endif
+
 proctype Clock()
 {
 #if TICKS > 0
 	byte ticks = TICKS;
 end:	do
-	:: d_step { ticks > 0 -> ticks--; time(); check() }
+	:: d_step { ticks > 0 -> ticks--; printf("tick\n"); time(); check() }
 	od
 #else
 end:	do
-	:: d_step { time(); check() }
+	:: d_step { printf("tick\n"); time(); check() }
 	od
 #endif
 }
+
+/* The two commands of a claim come in one packet, and Redis runs them in one go.
+ * An expiry may come between them, as Redis was stopped, but not a FLUSHALL. */
+#if defined(TOKENS) && !defined(BETWEEN)
+#if N == 2
+#define halfway	(ph[0] == HALF || ph[1] == HALF)
+#else
+#define halfway	(ph[0] == HALF || ph[1] == HALF || ph[2] == HALF)
+#endif
+#else
+#define halfway	0
+#endif
 
 proctype Faults()
 {
@@ -1168,12 +1226,12 @@ proctype Faults()
 	do
 	:: atomic { cuts > 0 ->
 		do :: m < M-1 -> m++ :: break od;
-		d_step { cuts--; cut(m); m = 0; check() } }
+		d_step { cuts--; printf("manager %d: subscription cut\n", m); cut(m); m = 0; check() } }
 	:: atomic { crashes > 0 ->
 		do :: m < M-1 -> m++ :: break od;
-		d_step { crashes--; crash(m); m = 0; check() } }
-	:: d_step { flushes > 0 -> flushes--; flush(); check() }
-	:: d_step { queueloss > 0 -> queueloss--; loseQueue(); check() }
+		d_step { crashes--; printf("manager %d dies\n", m); crash(m); m = 0; check() } }
+	:: d_step { flushes > 0 && !(halfway) -> flushes--; printf("Redis loses everything\n"); flush(); check() }
+	:: d_step { queueloss > 0 -> queueloss--; printf("Redis loses the queue\n"); loseQueue(); check() }
 	:: break
 	od
 }
@@ -1197,10 +1255,13 @@ init {
 			run Timer(i); run Events(i);
 		}
 #if GHOSTS > 0
-		run Late();
+		run Late(0);
 #endif
 #ifdef FOREIGN
 		run Foreigner();
+#endif
+#ifdef OTHERKEY
+		run Other();
 #endif
 		run Clock();
 #if CUTS + CRASHES + FLUSHES + QUEUELOSS > 0
