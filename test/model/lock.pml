@@ -387,7 +387,10 @@ inline execRelease(s, i, member)
 	rx[s] = 0; rfreed[s] = 0; rmark[s] = 0;
 	if :: member -> sc[i] = 0 :: else fi;
 	if
-#ifdef BREAK_NOOWNER
+#ifdef BREAK_DROPGRANT
+	:: member	/* a waiter only leaves the line */
+	:: !member && key == i+1 ->
+#elif defined(BREAK_NOOWNER)
 	:: key != 0 ->
 #else
 	:: key == i+1 ->
@@ -518,9 +521,6 @@ inline cleanUp(i)
 inline abandon(i)
 {
 	st[i] = LEAVING; unsent[i] = 0; doubt[i] = 0;
-#ifdef BREAK_DROPGRANT
-	traced[i] = 0;
-#endif
 	cleanUp(i)
 }
 
@@ -836,11 +836,7 @@ inline grantedElsewhere(i, ask)
 	stok = GTOK(2*(i)); sepo = GEPO(2*(i));
 	shift(i);
 	if
-#ifdef BREAK_DROPGRANT
-	:: !ticket(i)
-#else
 	:: !ticket(i) -> giveBack(i)
-#endif
 	:: ticket(i) && (!waits(i) || k == PAST)
 	:: else ->
 		if

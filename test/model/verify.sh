@@ -1,0 +1,178 @@
+#!/bin/bash
+# verify.sh small        what CI runs: seconds
+# verify.sh full [doc]   all configurations: minutes; doc: writes the table into docs/model.md
+#
+# Checks the model in lock.pml with Spin: each configuration has to hold, searched
+# to the end, and each deliberate break has to be found. Anything else is a failure.
+set -u -o pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+model=$here/lock.pml
+size=${1:-}
+case $size in small | full) ;; *)
+	sed -n '2,3s/^# //p' "$0" >&2
+	exit 2 ;;
+esac
+
+missing=
+command -v spin >/dev/null || missing="$missing spin"
+command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+if [ -n "$missing" ]; then
+	echo "missing; on Debian and Ubuntu: apt-get install$missing" >&2
+	exit 2
+fi
+
+work=$(mktemp -d) || exit 2
+trap 'rm -rf "$work"' EXIT
+rows=$work/rows
+: >"$rows"
+failures=0
+seconds=${SECONDS_EACH:-420} # for one search
+memory=${MEMORY_MB:-6000}
+
+# search NAME safety|liveness OPTIONS: builds and runs; leaves $work/NAME.out
+search() {
+	local name=$1 kind=$2
+	shift 2
+	local dir=$work/$name flags=-DSAFETY run= optimise=-O1
+	[ "$size" = small ] && optimise=-O0
+	mkdir "$dir" && cd "$dir" || exit 2
+	[ "$kind" = liveness ] && flags="-DNFAIR=6" run="-a -f" && set -- "$@" -DLIVE
+	spin -a "$@" "$model" >spin.log 2>&1 || { cat spin.log; return 1; }
+	gcc $optimise -w $flags -DCOLLAPSE -DJOINPROCS -DMEMLIM="$memory" -o pan pan.c || return 1
+	timeout "$seconds" ./pan -m1000000 $run >"$work/$name.out" 2>&1
+	echo "exit $?" >>"$work/$name.out"
+	cd "$work" && rm -rf "$dir"
+}
+
+# number PATTERN FILE: the first number in the line
+number() { grep -aE "$1" "$2" | head -1 | grep -oE '[0-9]+([.][0-9e+]+)?' | head -1; }
+
+row() { # name, options, kind, found
+	local out=$work/$1.out depth states mem time
+	states=$(number 'states, stored' "$out")
+	depth=$(grep -aoE 'depth reached [0-9]+' "$out" | grep -oE '[0-9]+')
+	mem=$(number 'total actual memory' "$out")
+	time=$(grep -aoE 'elapsed time [0-9.e+]+' "$out" | grep -oE '[0-9.e+]+$')
+	# Of options given twice the last counts.
+	printf '| %s | %s | `%s` | %s | %s | %.0f | %.1f | %s |\n' \
+		"$1" "$3" "${2//-D/}" "${states:-?}" "${depth:-?}" "${mem:-0}" "${time:-0}" "$4" | tee -a "$rows"
+}
+
+# holds NAME KIND OPTIONS
+holds() {
+	local name=$1 kind=$2 result=holds
+	shift 2
+	search "$name" "$kind" "$@"
+	local out=$work/$name.out
+	if grep -aqE 'max search depth too small|out of memory|Search not completed|reached -DMEMLIM' "$out" ||
+		! grep -aq '^exit 0$' "$out" || ! grep -aq 'errors: 0' "$out"; then
+		result=FAILED
+		failures=$((failures + 1))
+	fi
+	row "$name" "$*" "$kind" "$result"
+	if [ $result = FAILED ]; then grep -aE '^pan|^exit|^error|Warning' "$out" | sed 's/^/    /'; fi
+}
+
+# breaks NAME KIND EXPECTED OPTIONS: EXPECTED is what Spin has to say
+breaks() {
+	local name=$1 kind=$2 expected=$3 result
+	shift 3
+	search "$name" "$kind" "$@"
+	local out=$work/$name.out
+	if grep -a '^pan:1:' "$out" | grep -qF "$expected"; then
+		result="found"
+	else
+		result=MISSED
+		failures=$((failures + 1))
+	fi
+	row "$name" "$*" "$kind" "$result"
+	if [ "$result" = MISSED ]; then grep -aE '^pan|^exit|^error|Warning' "$out" | sed 's/^/    /'; fi
+}
+
+# What the assertions of the model look like in Spin's reports.
+g1='(st[q]==2)&&(valid[q]>0)'
+g2='rank[q]>rank'
+g4='disturbed||dead'
+g5='acceptance cycle'
+g8='assertion violated (key==(i+1))'
+g9='(st[q]!=5)||'
+g10='tok[q]<stok'
+
+two="-DN=2 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=0 -DSUBSCRIBED"
+three="-DN=3 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=0 -DSUBSCRIBED"
+
+echo '| name | search | options | states | depth | MB | s | result |'
+echo '|---|---|---|---|---|---|---|---|'
+
+small() {
+	holds line safety $two -DCANCELS=2 -DLOSSES=1
+	holds death safety $two -DCANCELS=1 -DCRASHES=1
+	holds wakeup liveness $two -DNOGRANTS -DCANCELS=1
+}
+
+full() {
+	# The line: order, cancels that cross grants, lost requests and replies.
+	holds line-of-two-managers safety $three -DSAME -DCANCELS=3 -DLOSSES=1
+	holds line-of-three-managers safety $three -DCANCELS=1
+	holds late-grants safety $two -DTTL=2 -DLATE=1 -DCANCELS=1 -DLOSSES=1
+	holds early-looks safety $two -DTTL=2 -DEARLYLOOKS -DCANCELS=2 -DLOSSES=1
+	holds late-requests safety $two -DTTL=2 -DGHOSTS=1 -DCANCELS=2
+	holds foreigner safety $three -DSAME -DFOREIGN -DCANCELS=1
+	# Renewals, which cross releases and losses.
+	holds renewal safety $two -DTTL=2 -DRENEW -DLOSSES=2 -DCANCELS=1
+	# Processes and connections that die, and a Redis that forgets.
+	holds death-of-a-process safety $three -DSAME -DCRASHES=1 -DCANCELS=1
+	holds subscription-from-the-start safety -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=1 -DCANCELS=2 -DCUTS=1
+	holds subscription-cut-twice safety $two -DCUTS=2 -DCANCELS=1 -DCRASHES=1
+	holds subscription-cut-three-locks safety $three -DSAME -DCUTS=1
+	holds queue-lost safety $three -DSAME -DQUEUELOSS=1
+	holds all-lost safety $two -DFLUSHES=1 -DCANCELS=1 -DLOSSES=1
+	holds tokens safety $two -DTOKENS -DTICKS=3 -DCANCELS=1 -DLOSSES=1 -DFLUSHES=1
+	holds tokens-other-key safety $two -DTOKENS -DTICKS=3 -DCANCELS=1 -DLOSSES=1 -DFLUSHES=1 -DOTHERKEY -DXXINCR
+	# Every waiter is answered, with weak fairness.
+	holds no-grant-arrives liveness $three -DSAME -DNOGRANTS
+	holds wakeup-lost-replies liveness $two -DLOSSES=1 -DCANCELS=1
+	holds wakeup-cut liveness $two -DCUTS=1
+	holds wakeup-unsubscribed liveness -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=1 -DCANCELS=0
+	holds wakeup-death liveness $two -DCRASHES=1 -DFOREIGN -DNOGRANTS
+	holds wakeup-queue-lost liveness $two -DQUEUELOSS=1 -DFOREIGN
+	holds wakeup-all-lost liveness $two -DFLUSHES=1 -DLOSSES=1
+}
+
+deliberate() {
+	breaks release-without-owner-check safety "$g8" $two -DBREAK_NOOWNER
+	breaks cancel-drops-the-grant safety "$g9" $two -DCANCELS=1 -DBREAK_DROPGRANT
+	breaks dead-head-is-not-skipped liveness "$g5" $two -DFOREIGN -DCRASHES=1 -DNOGRANTS -DBREAK_DEADHEAD
+	breaks no-timer liveness "$g5" $two -DNOGRANTS -DBREAK_NOTIMER
+	breaks extend-recreates safety "$g9" $two -DTTL=2 -DRENEW -DBREAK_RECREATE
+	breaks validity-from-the-reply safety "$g1" $two -DBREAK_REPLYTIME
+	breaks join-before-subscribed safety "$g4" -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=0 -DBREAK_EARLYJOIN
+	breaks rejoin-at-the-end safety "$g2" $two -DFOREIGN -DQUEUELOSS=1 -DBREAK_NEWSCORE
+	breaks token-by-plain-incr safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBREAK_INCR
+}
+
+# What the protocol does not keep, as docs/model.md tells.
+known() {
+	breaks claim-begins-the-fence safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DOTHERKEY
+	breaks flush-within-a-claim safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBETWEEN
+}
+
+$size
+deliberate
+[ "$size" = full ] && known
+
+if [ "$size" = full ] && [ "${2:-}" = doc ]; then
+	doc=$here/../../docs/model.md
+	awk -v rows="$rows" '
+		/<!-- measured -->/ { print; print "| name | search | options | states | depth | MB | s | result |"
+			print "|---|---|---|---|---|---|---|---|"; while ((getline line < rows) > 0) print line; skip = 1 }
+		/<!-- \/measured -->/ { skip = 0 }
+		!skip && !/<!-- measured -->/' "$doc" >"$work/doc" && cp "$work/doc" "$doc"
+fi
+
+if [ $failures -gt 0 ]; then
+	echo "$failures not as they should be" >&2
+	exit 1
+fi
+echo "all as it should be"
