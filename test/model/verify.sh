@@ -113,31 +113,32 @@ small() {
 
 full() {
 	# The line: order, cancels that cross grants, lost requests and replies.
-	holds line-of-two-managers safety $three -DSAME -DCANCELS=3 -DLOSSES=1
-	holds line-of-three-managers safety $three -DCANCELS=1
-	holds late-grants safety $two -DTTL=2 -DLATE=1 -DCANCELS=1 -DLOSSES=1
-	holds early-looks safety $two -DTTL=2 -DEARLYLOOKS -DCANCELS=2 -DLOSSES=1
+	holds two-managers safety $three -DSAME -DCANCELS=3
+	holds two-managers-lost-replies safety $three -DSAME -DLOSSES=1
+	holds three-managers safety $three -DCANCELS=1
+	holds late-grants safety $two -DTTL=2 -DLATE=1 -DCANCELS=2
+	holds early-looks safety $two -DTTL=2 -DEARLYLOOKS -DCANCELS=2 -DLOSSES=2
 	holds late-requests safety $two -DTTL=2 -DGHOSTS=1 -DCANCELS=2
-	holds foreigner safety $three -DSAME -DFOREIGN -DCANCELS=1
+	holds foreigner safety $two -DTTL=2 -DFOREIGN -DCANCELS=2 -DLOSSES=1
 	# Renewals, which cross releases and losses.
-	holds renewal safety $two -DTTL=2 -DRENEW -DLOSSES=2 -DCANCELS=1
+	holds renewal safety $two -DTTL=2 -DRENEW -DLOSSES=1 -DCANCELS=1
 	# Processes and connections that die, and a Redis that forgets.
-	holds death-of-a-process safety $three -DSAME -DCRASHES=1 -DCANCELS=1
-	holds subscription-from-the-start safety -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=1 -DCANCELS=2 -DCUTS=1
+	holds death-of-a-process safety $three -DSAME -DCRASHES=1
+	holds subscription-begins safety -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=1 -DCANCELS=2
+	holds subscription-cut safety -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=2 -DCUTS=1
 	holds subscription-cut-twice safety $two -DCUTS=2 -DCANCELS=1 -DCRASHES=1
-	holds subscription-cut-three-locks safety $three -DSAME -DCUTS=1
 	holds queue-lost safety $three -DSAME -DQUEUELOSS=1
-	holds all-lost safety $two -DFLUSHES=1 -DCANCELS=1 -DLOSSES=1
-	holds tokens safety $two -DTOKENS -DTICKS=3 -DCANCELS=1 -DLOSSES=1 -DFLUSHES=1
-	holds tokens-other-key safety $two -DTOKENS -DTICKS=3 -DCANCELS=1 -DLOSSES=1 -DFLUSHES=1 -DOTHERKEY -DXXINCR
+	holds all-lost safety $two -DFLUSHES=1 -DCANCELS=2 -DLOSSES=1
+	holds tokens safety $two -DTOKENS -DTICKS=2 -DLOSSES=1 -DFLUSHES=1
+	holds tokens-xx-incr safety $two -DTOKENS -DTICKS=2 -DLOSSES=1 -DFLUSHES=1 -DOTHERKEY -DXXINCR
 	# Every waiter is answered, with weak fairness.
 	holds no-grant-arrives liveness $three -DSAME -DNOGRANTS
 	holds wakeup-lost-replies liveness $two -DLOSSES=1 -DCANCELS=1
+	holds wakeup-begins liveness -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=1
 	holds wakeup-cut liveness $two -DCUTS=1
-	holds wakeup-unsubscribed liveness -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=1 -DCANCELS=0
 	holds wakeup-death liveness $two -DCRASHES=1 -DFOREIGN -DNOGRANTS
-	holds wakeup-queue-lost liveness $two -DQUEUELOSS=1 -DFOREIGN
-	holds wakeup-all-lost liveness $two -DFLUSHES=1 -DLOSSES=1
+	holds wakeup-queue-lost liveness $two -DQUEUELOSS=1
+	holds wakeup-all-lost liveness $two -DFLUSHES=1
 }
 
 deliberate() {
