@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -326,6 +327,7 @@ func TestLogShortensOwnerValues(t *testing.T) {
 		require.NoError(t, err)
 		l := acquire(t, m, "key", time.Second)
 		<-l.Done()
+		synctest.Wait() // the log is written after the signal
 		require.NoError(t, m.Close())
 		require.Contains(t, log.String(), "lock lost")
 		require.Contains(t, log.String(), l.Value()[:8])

@@ -114,7 +114,8 @@ small() {
 full() {
 	# The line: order, cancels that cross grants, lost requests and replies.
 	holds two-managers safety $three -DSAME -DCANCELS=3
-	holds two-managers-lost-replies safety $three -DSAME -DLOSSES=1
+	holds two-managers-lost-replies safety $three -DSAME -DLOSSES=1 -DTICKS=2
+	holds two-managers-silent safety $three -DSAME -DLOSSES=1 -DNOGRANTS
 	holds three-managers safety $three -DCANCELS=1
 	holds late-grants safety $two -DTTL=2 -DLATE=1 -DCANCELS=2
 	holds early-looks safety $two -DTTL=2 -DEARLYLOOKS -DCANCELS=2 -DLOSSES=2
