@@ -6,122 +6,64 @@ package redistest
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/internal/redisserver"
 )
 
 // Server is a redis-server of the test's own.
 type Server struct {
 	Addr string
 
-	t    testing.TB
-	dir  string
-	args []string
-	cmd  *exec.Cmd
+	t      testing.TB
+	server *redisserver.Server
 }
 
 // Start starts a redis-server without persistence. args are further arguments of
 // redis-server, such as "--appendonly", "yes".
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Fatal("redis-server is missing; install it with: apt-get update && apt-get install -y redis-server")
-	}
-	s := &Server{t: t, dir: t.TempDir(), args: args, Addr: freeAddr(t)}
-	s.Run()
-	t.Cleanup(s.Kill)
-	return s
+	server, err := redisserver.Start(redisserver.Options{Dir: t.TempDir(), Args: args})
+	must(t, err)
+	t.Cleanup(server.Kill)
+	return &Server{t: t, server: server, Addr: server.Addr}
 }
 
-// freeAddr returns a loopback address nobody listened on a moment ago.
-func freeAddr(t testing.TB) string {
+func must(t testing.TB, err error) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // Run starts the server again, on the same address, after Kill.
 func (s *Server) Run() {
 	s.t.Helper()
-	_, port, err := net.SplitHostPort(s.Addr)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	logfile := filepath.Join(s.dir, "redis.log")
-	s.cmd = exec.Command("redis-server", append([]string{
-		"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--logfile", logfile,
-	}, s.args...)...)
-	// A test binary that is killed takes its servers along.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	for range 1000 {
-		conn, err := net.Dial("tcp", s.Addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	text, _ := os.ReadFile(logfile)
-	s.t.Fatalf("redis-server does not listen on %s:\n%s", s.Addr, text)
+	must(s.t, s.server.Run())
 }
 
 // Kill ends the server as kill -9 does, and waits until it is gone.
-func (s *Server) Kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
-		s.cmd = nil
-	}
-}
+func (s *Server) Kill() { s.server.Kill() }
 
 // Freeze stops the server in its tracks, its connections open, until Thaw.
-func (s *Server) Freeze() { Stop(s.t, s.cmd.Process) }
+func (s *Server) Freeze() {
+	s.t.Helper()
+	must(s.t, s.server.Freeze())
+}
 
 // Thaw ends Freeze.
 func (s *Server) Thaw() {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		s.t.Fatal(err)
-	}
+	must(s.t, s.server.Thaw())
 }
 
 // Stop sends SIGSTOP, and returns when every thread of the process has stopped.
 func Stop(t testing.TB, process *os.Process) {
 	t.Helper()
-	if err := process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for range 5000 {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		running := slices.ContainsFunc(threads, func(thread string) bool {
-			stat, err := os.ReadFile(thread)
-			return err == nil && !strings.Contains(string(stat), ") T ")
-		})
-		if !running {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Fatal("the process does not stop")
+	must(t, redisserver.Stop(process))
 }
 
 // Client returns a client of the server that is closed with the test. change, if
@@ -140,15 +82,12 @@ func (s *Server) Client(change func(*redis.Options)) *redis.Client {
 func (s *Server) Stat(client *redis.Client, name string) int64 {
 	s.t.Helper()
 	values, err := client.InfoMap(context.Background()).Result()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	must(s.t, err)
 	for _, section := range values {
 		if text, ok := section[name]; ok {
 			var n int64
-			if _, err := fmt.Sscan(text, &n); err != nil {
-				s.t.Fatal(err)
-			}
+			_, err := fmt.Sscan(text, &n)
+			must(s.t, err)
 			return n
 		}
 	}

@@ -80,7 +80,7 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 		return out, err
 	}
 	for slot := range slots {
-		if e.proxies[slot], err = startProxy(e.server.addr, e.seed+uint64(slot)); err != nil {
+		if e.proxies[slot], err = startProxy(e.server.Addr, e.seed+uint64(slot)); err != nil {
 			return out, err
 		}
 		defer e.proxies[slot].close()
@@ -134,9 +134,6 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 		return out, err
 	}
 	for _, path := range logs {
-		if strings.HasSuffix(path, "redis.log") {
-			continue
-		}
 		events, err := history.Read(path)
 		if err != nil {
 			return out, err

@@ -176,9 +176,13 @@ func freeze(e *episode) {
 	defer e.power.Unlock()
 	e.count("SIGSTOP of Redis", "")
 	e.log.Add(history.Event{Process: "redis", Kind: history.Stopped})
-	_ = e.server.cmd.Process.Signal(syscall.SIGSTOP)
+	if err := e.server.Freeze(); err != nil {
+		e.complain("%v", err)
+	}
 	time.Sleep(50*time.Millisecond + e.upTo(maxTTL*3/2))
-	_ = e.server.cmd.Process.Signal(syscall.SIGCONT)
+	if err := e.server.Thaw(); err != nil {
+		e.complain("%v", err)
+	}
 	e.log.Add(history.Event{Process: "redis", Kind: history.Resumed})
 }
 
@@ -202,12 +206,15 @@ func (e *episode) restart(remember bool) {
 	e.power.Lock()
 	defer e.power.Unlock()
 	e.count("restart of Redis", "")
-	e.server.kill()
+	e.server.Kill()
 	if !remember {
-		e.server.begin()
+		var err error
+		if e.server.Dir, err = e.server.begin(); err != nil {
+			e.complain("%v", err)
+		}
 	}
 	time.Sleep(e.upTo(500 * time.Millisecond))
-	if err := e.server.run(); err != nil {
+	if err := e.server.Run(); err != nil {
 		e.complain("%v", err)
 	}
 }
