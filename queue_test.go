@@ -151,6 +151,31 @@ func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
 	})
 }
 
+// A grant whose message was lost is found by whoever looks next, though another
+// stands before him.
+func TestLookFindsTheGrantOfANeighbour(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, b.server.Set("key", "foreign"))
+		b.server.SetTTL("key", time.Second)
+		first := b.manager.Lock(ctx, "key", time.Minute)
+		second := b.manager.Lock(ctx, "key", time.Minute)
+		synctest.Wait()
+		queue, _ := redislock.KeysOf("key")
+		members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
+		require.NoError(t, err)
+		require.Len(t, members, 2)
+		require.NoError(t, b.client.ZRem(ctx, queue, members[1]).Err())
+		require.NoError(t, b.server.Set("key", second.Value()))
+		b.server.SetTTL("key", time.Minute)
+		start := time.Now()
+		require.NoError(t, second.Wait().Err)
+		require.LessOrEqual(t, time.Since(start), 1100*time.Millisecond)
+		require.NoError(t, second.Unlock())
+		require.NoError(t, first.Wait().Err)
+		require.NoError(t, first.Unlock())
+	})
+}
+
 // Without a subscription nobody can be handed the lock; but nobody hangs.
 func TestWaitersGetTheLockWithoutASubscription(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

@@ -16,8 +16,9 @@ import (
 
 // A bench is a copy of the repository in which one mutant is tested at a time.
 type bench struct {
-	root         string
-	all, verbose bool
+	root  string
+	all   bool
+	seeds int // run the simulation, with so many; or 0
 }
 
 // result is what became of a mutant.
@@ -116,7 +117,10 @@ func (b *bench) try(ctx context.Context, m *mutant) (r result) {
 	}
 	r.output, err = b.exec(ctx, binary, m.pkg, test, count, limit)
 	r.caughtBy, r.err = verdict(r.output, err)
-	if r.err == nil && !b.all && !regexp.MustCompile("^"+regexp.QuoteMeta(m.test)+"($|[ /])").MatchString(r.caughtBy) {
+	if b.seeds > 0 {
+		r.simulated(b.seeds)
+	}
+	if r.err == nil && !b.all && b.seeds == 0 && !regexp.MustCompile("^"+regexp.QuoteMeta(m.test)+"($|[ /])").MatchString(r.caughtBy) {
 		r.err = fmt.Errorf("caught by %s, not by %s", r.caughtBy, m.test)
 	}
 	return r
@@ -145,6 +149,9 @@ func (b *bench) exec(ctx context.Context, binary, pkg, test string, count int, l
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.failfast", "-test.run="+test,
 		"-test.count="+strconv.Itoa(count), "-test.timeout="+limit.String())
+	if b.seeds > 0 {
+		cmd.Args = append(cmd.Args, "-seeds="+strconv.Itoa(b.seeds), "-limit=1")
+	}
 	cmd.Dir = filepath.Join(b.root, filepath.FromSlash(pkg))
 	cmd.Env = append(os.Environ(), "PWD="+cmd.Dir)
 	var output bytes.Buffer
@@ -156,6 +163,8 @@ func (b *bench) exec(ctx context.Context, binary, pkg, test string, count int, l
 	}
 	return output.String(), err
 }
+
+var errSurvived = errors.New("SURVIVED")
 
 var (
 	failed  = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+) \(`)
@@ -169,7 +178,7 @@ func verdict(output string, err error) (caughtBy string, _ error) {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return "", errors.New("SURVIVED")
+		return "", errSurvived
 	case !errors.As(err, &exit):
 		return "", fmt.Errorf("not tested: %w", err)
 	}
@@ -190,4 +199,22 @@ func verdict(output string, err error) (caughtBy string, _ error) {
 		return "", fmt.Errorf("not tested: %w", err)
 	}
 	return caughtBy + how, nil
+}
+
+var (
+	storyOf   = regexp.MustCompile(`(?m)^ *replay: .* -seed (\d+)`)
+	violation = regexp.MustCompile(`VIOLATION (.*)`)
+)
+
+// simulated reads from the output of the simulation which seed was the first to
+// fail, and how: by a violation, which it may tell before it panics.
+func (r *result) simulated(seeds int) {
+	if seed := storyOf.FindStringSubmatch(r.output); seed != nil {
+		r.caughtBy, r.err = "seed "+seed[1], nil
+		if what := violation.FindStringSubmatch(r.output); what != nil {
+			r.caughtBy += ": " + what[1]
+		}
+	} else if errors.Is(r.err, errSurvived) {
+		r.err, r.output = fmt.Errorf("not in %d seeds", seeds), ""
+	}
 }

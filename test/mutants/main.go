@@ -1,7 +1,7 @@
 // Mutants breaks the library on purpose, one way at a time, and demands that a
 // test notices each.
 //
-//	go run ./mutants [-run regexp] [-jobs n] [-all] [-v]
+//	go run ./mutants [-run regexp] [-jobs n] [-all | -seeds n] [-v]
 //
 // in the folder test. It needs what the tests need: a redis-server.
 //
@@ -24,6 +24,9 @@
 // "git diff --no-prefix -- FILE" or "git diff -- FILE" behind a header, undo the
 // change, and run it alone: go run ./mutants -run name. If no test fails, write
 // that test first.
+//
+// With -seeds n the simulation takes the place of the tests: after how many seeds,
+// of n, does it notice each mutant? It need not notice all.
 package main
 
 import (
@@ -49,11 +52,12 @@ func main() {
 	only := flag.String("run", "", "only mutants whose name matches this regular `expression`")
 	jobs := flag.Int("jobs", 1, "mutants tested at a `time`")
 	all := flag.Bool("all", false, "run all tests of the package, not only the one named: slow")
+	seeds := flag.Int("seeds", 0, "run the simulation instead of the tests: tell which of `n` seeds is the first to notice")
 	verbose := flag.Bool("v", false, "show what the tests print")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *only, *jobs, *all, *verbose)
+	err := run(ctx, *only, *jobs, *all, *seeds, *verbose)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -61,17 +65,22 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, jobs int, all, verbose bool) error {
+func run(ctx context.Context, only string, jobs int, all bool, seeds int, verbose bool) error {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
 		return err
 	}
-	if flag.NArg() > 0 || jobs < 1 {
-		return errors.New("want flags only, and at least one job")
+	if flag.NArg() > 0 || jobs < 1 || seeds < 0 || all && seeds > 0 {
+		return errors.New("want flags only, at least one job, and not both -all and -seeds")
 	}
 	mutants, err := load(patches, pattern)
 	if err != nil {
 		return err
+	}
+	if seeds > 0 {
+		for _, m := range mutants {
+			m.simulate(seeds)
+		}
 	}
 	root, err := findRoot()
 	if err != nil {
@@ -86,7 +95,7 @@ func run(ctx context.Context, only string, jobs int, all, verbose bool) error {
 	began := time.Now()
 	benches := make(chan *bench, jobs)
 	for i := range jobs {
-		b := &bench{root: filepath.Join(temp, fmt.Sprint(i)), all: all, verbose: verbose}
+		b := &bench{root: filepath.Join(temp, fmt.Sprint(i)), all: all, seeds: seeds}
 		if err := copyTree(root, b.root, mutants); err != nil {
 			return err
 		}

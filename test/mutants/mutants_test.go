@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -72,5 +73,22 @@ func TestOnlyAFailingTestCatches(t *testing.T) {
 	}
 	if _, err := verdict("PASS\n", nil); err == nil || err.Error() != "SURVIVED" {
 		t.Errorf("a test that passes: %v", err)
+	}
+}
+
+func TestSimulationTellsTheSeedThatNoticed(t *testing.T) {
+	for _, c := range []struct {
+		result
+		caughtBy, err string
+	}{
+		{result{output: "    simulation_test.go:55: seed 7:\n  1.2s VIOLATION G8: taken\nVIOLATION G1: two\n        replay: go test ./simulation -run TestSeeds -seed 7 -v\n"}, "seed 7: G8: taken", ""},
+		{result{output: "VIOLATION G5: hangs\nreplay: go test ./simulation -run TestSeeds -seed 12 -v\npanic: stuck", err: errors.New("crashed")}, "seed 12: G5: hangs", ""},
+		{result{output: "PASS\n", err: errSurvived}, "", "not in 100 seeds"},
+		{result{output: "panic: nil map", err: errors.New("crashed")}, "", "crashed"},
+	} {
+		c.simulated(100)
+		if c.result.caughtBy != c.caughtBy || c.err == "" != (c.result.err == nil) || c.result.err != nil && c.result.err.Error() != c.err {
+			t.Errorf("%q: %q, %v", c.output, c.result.caughtBy, c.result.err)
+		}
 	}
 }

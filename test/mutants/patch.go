@@ -59,6 +59,12 @@ func load(files fs.FS, only *regexp.Regexp) (mutants []*mutant, err error) {
 	return mutants, nil
 }
 
+// simulate has the simulation tested instead of the test that is named.
+func (m *mutant) simulate(seeds int) {
+	m.pkg, m.test, m.race, m.count = "test/simulation", "TestSeeds", false, 1
+	m.limit = time.Minute + time.Duration(seeds)*100*time.Millisecond
+}
+
 func parse(name, text string) (*mutant, error) {
 	m := &mutant{name: name, pkg: ".", count: 1, limit: 20 * time.Second}
 	header, diff, found := strings.Cut("\n"+text, "\n--- ")
