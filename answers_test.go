@@ -25,33 +25,29 @@ type wire struct{ next atomic.Pointer[fate] }
 
 func newWire(b *bubble) *wire {
 	w := new(wire)
-	b.client.AddHook(w)
+	b.client.AddHook(pipelineHook(w.pass))
 	return w
 }
 
-func (*wire) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (*wire) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (w *wire) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if name := cmds[0].Name(); name == "hello" || name == "client" { // the client's own greeting
-			return next(ctx, cmds)
-		}
-		f := w.next.Swap(nil)
-		if f == nil {
-			return next(ctx, cmds)
-		}
-		time.Sleep(f.before)
-		err := next(ctx, cmds)
-		time.Sleep(f.after)
-		if f.lost {
-			for _, cmd := range cmds {
-				cmd.(interface{ SetVal(any) }).SetVal(nil)
-				cmd.SetErr(io.ErrUnexpectedEOF)
-			}
-			return io.ErrUnexpectedEOF
-		}
-		return err
+func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+	if name := cmds[0].Name(); name == "hello" || name == "client" { // the client's own greeting
+		return next(ctx, cmds)
 	}
+	f := w.next.Swap(nil)
+	if f == nil {
+		return next(ctx, cmds)
+	}
+	time.Sleep(f.before)
+	err := next(ctx, cmds)
+	time.Sleep(f.after)
+	if f.lost {
+		for _, cmd := range cmds {
+			cmd.(interface{ SetVal(any) }).SetVal(nil)
+			cmd.SetErr(io.ErrUnexpectedEOF)
+		}
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // However slow the answer is, a lease counts from before the request was sent.

@@ -94,16 +94,9 @@ func TestLineSurvivesARestartOfAnEmptyRedis(t *testing.T) {
 	managers := managersOf(t, client, 3)
 	holder := acquire(t, managers[0], "key", 2*time.Second)
 	const n = 12
-	served := make(chan int, n)
+	served := &turns{t: t}
 	for i := range n {
-		l := managers[i%3].Lock(ctx, "key", 10*time.Second)
-		go func() {
-			if r := l.Wait(); r.Err != nil {
-				t.Error(r.Err)
-			}
-			served <- i
-			_ = l.Unlock()
-		}()
+		served.add(i, managers[i%3].Lock(ctx, "key", 10*time.Second))
 		awaitWaiters(t, client, "key", i+1)
 	}
 	token := holder.Token()
@@ -114,9 +107,7 @@ func TestLineSurvivesARestartOfAnEmptyRedis(t *testing.T) {
 	// outlasts the return of all.
 	require.NoError(t, client.Set(ctx, "key", "foreign", time.Second).Err())
 	awaitWaiters(t, client, "key", n)
-	for i := range n {
-		require.Equal(t, i, <-served)
-	}
+	served.requireInOrder()
 	last := acquire(t, managers[0], "key", time.Minute)
 	require.Greater(t, last.Token(), token, "the token fell with the restart")
 	require.NoError(t, last.Unlock())
@@ -206,8 +197,7 @@ func TestWaiterWhoseNeighbourIsCancelledGetsTheLock(t *testing.T) {
 		require.NoError(t, holder.Unlock())
 		_ = soon(t, neighbour)
 		_ = neighbour.Unlock()
-		require.True(t, soon(t, waiter).OK())
-		require.NoError(t, waiter.Unlock())
+		serve(t, waiter)
 	}
 	requireClean(t, client)
 }
@@ -258,8 +248,7 @@ func TestFrozenRedis(t *testing.T) {
 	require.ErrorIs(t, l.Unlock(), redislock.ErrLost)
 
 	server.Thaw()
-	require.True(t, soon(t, waiter).OK())
-	require.NoError(t, waiter.Unlock())
+	serve(t, waiter)
 	requireClean(t, client)
 }
 
@@ -278,8 +267,7 @@ func TestShortLeasesCauseNoStorm(t *testing.T) {
 	require.Less(t, sent, int64(400)) // 20 renewals of 4, 8 looks of 12, counting those in scripts
 	require.NoError(t, l.Err())
 	require.NoError(t, l.Unlock())
-	require.True(t, soon(t, waiter).OK())
-	require.NoError(t, waiter.Unlock())
+	serve(t, waiter)
 }
 
 // The key was set and the token refused: the caller gets the error, and nothing

@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,25 +20,18 @@ type pauseHook struct {
 	reached       chan struct{}
 }
 
-func (h *pauseHook) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (h *pauseHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (h *pauseHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		claims := false
-		for _, cmd := range cmds {
-			claims = claims || cmd.Name() == "set"
-		}
-		if claims && h.before != nil {
-			h.reached <- struct{}{}
-			<-h.before
-		}
-		err := next(ctx, cmds)
-		if claims && h.after != nil {
-			h.reached <- struct{}{}
-			<-h.after
-		}
-		return err
+func (h *pauseHook) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+	claims := slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Name() == "set" })
+	if claims && h.before != nil {
+		h.reached <- struct{}{}
+		<-h.before
 	}
+	err := next(ctx, cmds)
+	if claims && h.after != nil {
+		h.reached <- struct{}{}
+		<-h.after
+	}
+	return err
 }
 
 // A claim must not begin a fence that was lost: the next claim would raise it to
@@ -54,7 +48,7 @@ func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 
 	// B's claim is on its way for a while.
 	hookB := &pauseHook{before: make(chan struct{}), reached: make(chan struct{}, 100)}
-	slow.AddHook(hookB)
+	slow.AddHook(pipelineHook(hookB.pass))
 	lockB := b.Lock(ctx, "key", time.Minute)
 	<-hookB.reached
 	time.Sleep(time.Millisecond)
@@ -68,7 +62,7 @@ func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 	// it can see that there is no fence.
 	require.NoError(t, direct.FlushAll(ctx).Err())
 	hookC := &pauseHook{after: make(chan struct{}), reached: make(chan struct{}, 100)}
-	stopped.AddHook(hookC)
+	stopped.AddHook(pipelineHook(hookC.pass))
 	lockC := c.Lock(ctx, "other key", time.Minute)
 	<-hookC.reached
 	begun := direct.Exists(ctx, redislock.FenceKey).Val()

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -143,6 +144,54 @@ func soon(t *testing.T, l *redislock.Lock) redislock.Result {
 		t.Fatalf("Wait hangs\n%s", buf[:runtime.Stack(buf, true)])
 		panic("unreachable")
 	}
+}
+
+// serve waits for the turn of a waiter, which comes within seconds, and releases.
+func serve(t *testing.T, l *redislock.Lock) {
+	t.Helper()
+	require.NoError(t, soon(t, l).Err)
+	require.NoError(t, l.Unlock())
+}
+
+// turns notes in which order waiters are served.
+type turns struct {
+	t      *testing.T
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	served []int
+}
+
+// add has a goroutine wait for the lock, and release it at once. i tells when it
+// is to be its turn.
+func (s *turns) add(i int, l *redislock.Lock) {
+	s.wg.Go(func() {
+		if r := l.Wait(); r.Err != nil {
+			s.t.Error(r.Err)
+		}
+		s.mu.Lock()
+		s.served = append(s.served, i)
+		s.mu.Unlock()
+		if err := l.Unlock(); err != nil {
+			s.t.Error(err)
+		}
+	})
+}
+
+// requireInOrder waits until all have been served, and checks in which order.
+func (s *turns) requireInOrder() {
+	s.t.Helper()
+	s.wg.Wait()
+	require.IsIncreasing(s.t, s.served)
+}
+
+// A pipelineHook stands between the client and Redis where pipelines pass, which
+// is how the library sends all that has to do with locks.
+type pipelineHook func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error
+
+func (pipelineHook) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (pipelineHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h pipelineHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { return h(ctx, cmds, next) }
 }
 
 func closed(ch <-chan struct{}) bool {

@@ -70,8 +70,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 			l := m.Lock(ctx, "key", time.Minute)
 			awaitEvents(t, m, client, "key")
 			require.NoError(t, free())
-			require.True(t, soon(t, l).OK())
-			require.NoError(t, l.Unlock())
+			serve(t, l)
 			require.NoError(t, client.Del(ctx, "elsewhere").Err())
 		})
 	}
@@ -126,8 +125,7 @@ func TestEvictedKeyGoesToTheNext(t *testing.T) {
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", fmt.Sprint(used-500_000)).Err())
 	eventually(t, "evicted", func() bool { return server.Stat(client, "evicted_keys") > 0 })
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "0").Err())
-	require.True(t, soon(t, l).OK())
-	require.NoError(t, l.Unlock())
+	serve(t, l)
 }
 
 func TestFlagsAreAddedToThoseThatAreThere(t *testing.T) {
@@ -212,10 +210,8 @@ func TestAUserWithJustTheRightsItNeeds(t *testing.T) {
 	eventually(t, "subscribed to the key", func() bool { return m.Watches("app:key") })
 	require.NoError(t, holder.Extend(ctx, 2*time.Minute))
 	require.NoError(t, holder.Unlock())
-	require.True(t, soon(t, next).OK())
-	require.NoError(t, next.Unlock())
-	require.True(t, soon(t, again).OK())
-	require.NoError(t, again.Unlock())
+	serve(t, next)
+	serve(t, again)
 	requireClean(t, admin)
 	require.Empty(t, aclDenials(t, admin, "config"))
 
@@ -252,8 +248,7 @@ func TestKeyspaceEventsForbiddenByACL(t *testing.T) {
 	admin := server.Client(nil)
 	require.NoError(t, admin.Set(ctx, "app:key", "foreign", 500*time.Millisecond).Err())
 	l := m.Lock(ctx, "key", time.Minute)
-	require.True(t, soon(t, l).OK())
-	require.NoError(t, l.Unlock())
+	serve(t, l)
 }
 
 func TestWaitingIsAnErrorWhereSubscribingIsForbidden(t *testing.T) {
@@ -277,8 +272,7 @@ func TestOtherDatabases(t *testing.T) {
 	l := m.Lock(ctx, "key", time.Minute)
 	awaitEvents(t, m, client, "key")
 	require.NoError(t, client.Del(ctx, "key").Err())
-	require.True(t, soon(t, l).OK())
-	require.NoError(t, l.Unlock())
+	serve(t, l)
 	requireClean(t, client)
 }
 
@@ -298,8 +292,7 @@ func TestLineThatMovesIsNotWatched(t *testing.T) {
 	})
 	eventually(t, "subscribed once it is quiet", func() bool { return m2.Watches("key") })
 	require.NoError(t, holder.Unlock())
-	require.True(t, soon(t, parked).OK())
-	require.NoError(t, parked.Unlock())
+	serve(t, parked)
 }
 
 func TestKeyspaceOffSubscribesToNoEvents(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
@@ -47,11 +48,13 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 		m, err := redislock.NewLockManager(b.client)
 		require.NoError(t, err)
 		b.manager = m
+		defer func() { // also after a failure, as goroutines that are left are a panic
+			b.frozen.Store(false)
+			assert.NoError(t, m.Close())
+			assert.NoError(t, b.client.Close())
+			b.server.Close()
+		}()
 		test(t, b)
-		b.frozen.Store(false)
-		require.NoError(t, m.Close())
-		require.NoError(t, b.client.Close())
-		b.server.Close()
 	})
 }
 
@@ -247,25 +250,17 @@ func TestRenewalsShareARoundTrip(t *testing.T) {
 			acquire(t, b.manager, fmt.Sprint("key", i), 30*time.Second, redislock.WithAutoRenew(time.Hour))
 		}
 		var pipelines atomic.Int32
-		b.client.AddHook(pipelineCounter{&pipelines})
+		b.client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			if cmds[0].Name() == "evalsha" || cmds[0].Name() == "eval" { // not the client's own greeting
+				pipelines.Add(1)
+			}
+			return next(ctx, cmds)
+		}))
 		time.Sleep(29 * time.Second)
 		synctest.Wait()
 		require.LessOrEqual(t, pipelines.Load(), int32(4))
 		require.GreaterOrEqual(t, pipelines.Load(), int32(2))
 	})
-}
-
-type pipelineCounter struct{ n *atomic.Int32 }
-
-func (pipelineCounter) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (pipelineCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (c pipelineCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if cmds[0].Name() == "evalsha" || cmds[0].Name() == "eval" { // not the client's own greeting
-			c.n.Add(1)
-		}
-		return next(ctx, cmds)
-	}
 }
 
 // With Redis frozen and a renewal in flight, Done closes by the last confirmed
@@ -292,7 +287,7 @@ func TestGrantThatComesTooLateIsNoSuccess(t *testing.T) {
 		acquire(t, b.manager, "other", time.Minute) // the connection is up
 		var slow atomic.Bool
 		slow.Store(true)
-		b.client.AddHook(slowReplies{&slow, 2 * time.Second})
+		b.client.AddHook(slowReplies(&slow, 2*time.Second))
 
 		_, err := b.manager.TryLock(ctx, "key", time.Second)
 		require.ErrorIs(t, err, redislock.ErrNotAcquired)
@@ -311,18 +306,12 @@ func TestGrantThatComesTooLateIsNoSuccess(t *testing.T) {
 	})
 }
 
-type slowReplies struct {
-	on    *atomic.Bool
-	delay time.Duration
-}
-
-func (slowReplies) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (slowReplies) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-func (s slowReplies) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
+// slowReplies has the client read replies late, while that is on.
+func slowReplies(on *atomic.Bool, delay time.Duration) pipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
 		err := next(ctx, cmds)
-		if s.on.Load() {
-			time.Sleep(s.delay)
+		if on.Load() {
+			time.Sleep(delay)
 		}
 		return err
 	}
@@ -337,7 +326,7 @@ func TestSlowRoundTripsDoNotMultiplyExtensions(t *testing.T) {
 		start := time.Now()
 		var slow atomic.Bool
 		slow.Store(true)
-		b.client.AddHook(slowReplies{&slow, 300 * time.Millisecond})
+		b.client.AddHook(slowReplies(&slow, 300*time.Millisecond))
 		require.NoError(t, l.Extend(ctx, 4*time.Second))
 		<-l.Done()
 		require.Less(t, time.Since(start), 5*time.Second)

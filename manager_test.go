@@ -72,30 +72,15 @@ func TestNextInLineGetsTheLockWithTheRelease(t *testing.T) {
 // that order.
 func TestFirstComeFirstServed(t *testing.T) {
 	onEach(t, func(t *testing.T, client *redis.Client) {
-		var managers []*redislock.LockManager
-		for range 4 {
-			managers = append(managers, newManager(t, client))
-		}
+		managers := managersOf(t, client, 4)
 		holder := acquire(t, managers[0], "key", time.Minute)
-		const n = 100
-		served := make(chan int, n)
-		for i := range n {
-			l := managers[i%4].Lock(ctx, "key", time.Minute)
-			go func() {
-				if r := l.Wait(); r.Err != nil {
-					t.Error(r.Err)
-				}
-				served <- i
-				if err := l.Unlock(); err != nil {
-					t.Error(err)
-				}
-			}()
+		served := &turns{t: t}
+		for i := range 100 {
+			served.add(i, managers[i%4].Lock(ctx, "key", time.Minute))
 			awaitWaiters(t, client, "key", i+1)
 		}
 		require.NoError(t, holder.Unlock())
-		for i := range n {
-			require.Equal(t, i, <-served)
-		}
+		served.requireInOrder()
 		requireClean(t, client)
 	})
 }
@@ -106,23 +91,11 @@ func TestCallsOfOneGoroutineKeepTheirOrder(t *testing.T) {
 	onEach(t, func(t *testing.T, client *redis.Client) {
 		m := newManager(t, client)
 		for range 20 {
-			const n = 50
-			served := make(chan int, n)
-			for i := range n {
-				l := m.Lock(ctx, "key", time.Minute)
-				go func() {
-					if r := l.Wait(); r.Err != nil {
-						t.Error(r.Err)
-					}
-					served <- i
-					if err := l.Unlock(); err != nil {
-						t.Error(err)
-					}
-				}()
+			served := &turns{t: t}
+			for i := range 50 {
+				served.add(i, m.Lock(ctx, "key", time.Minute))
 			}
-			for i := range n {
-				require.Equal(t, i, <-served)
-			}
+			served.requireInOrder()
 		}
 	})
 }
@@ -196,8 +169,7 @@ func TestTryLockDoesNotJumpTheLine(t *testing.T) {
 		require.NoError(t, client.Del(ctx, "key").Err())
 		_, err := m.TryLock(ctx, "key", time.Minute)
 		require.ErrorIs(t, err, redislock.ErrNotAcquired)
-		require.True(t, soon(t, l).OK())
-		require.NoError(t, l.Unlock())
+		serve(t, l)
 	})
 }
 
@@ -215,10 +187,8 @@ func TestMaxQueueRefusesTheNewest(t *testing.T) {
 		require.True(t, soon(t, a).OK())
 		d := m.Lock(ctx, "key", time.Minute) // a place is free again
 		require.NoError(t, a.Unlock())
-		require.True(t, soon(t, b).OK())
-		require.NoError(t, b.Unlock())
-		require.True(t, soon(t, d).OK())
-		require.NoError(t, d.Unlock())
+		serve(t, b)
+		serve(t, d)
 		requireClean(t, client)
 	})
 }
@@ -294,8 +264,7 @@ func TestCloseFailsTheWaitersAndLeavesTheHolders(t *testing.T) {
 		require.NoError(t, holder.Err(), "the holder still holds")
 		require.ErrorIs(t, holder.Extend(ctx, time.Minute), redislock.ErrClosed)
 		require.NoError(t, holder.Unlock())
-		require.True(t, soon(t, behind).OK())
-		require.NoError(t, behind.Unlock())
+		serve(t, behind)
 		requireClean(t, client)
 	})
 }

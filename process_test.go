@@ -210,8 +210,7 @@ func TestKilledWaitersAtTheHeadAreSkipped(t *testing.T) {
 	require.NoError(t, holder.Unlock())
 	// By the same script: the living one is the holder now.
 	require.Equal(t, alive.Value(), client.Get(ctx, "key").Val())
-	require.True(t, soon(t, alive).OK())
-	require.NoError(t, alive.Unlock())
+	serve(t, alive)
 	requireClean(t, client)
 }
 
@@ -267,8 +266,7 @@ func TestWaiterAsleepAcrossItsGrant(t *testing.T) {
 	require.Zero(t, last.Token(), "overtook the sleeper, who came first")
 	sleeper.tell("unlock a")
 	sleeper.hear("released a <nil>")
-	require.True(t, soon(t, last).OK())
-	require.NoError(t, last.Unlock())
+	serve(t, last)
 	requireClean(t, client)
 }
 
