@@ -152,6 +152,50 @@ func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
 	requireClean(t, direct)
 }
 
+// Two claims share a pipeline whose connection fails between their answers. The
+// first one's counts: it is told at once, although Redis is out of reach since.
+func TestAnswerCountsThatCameBeforeTheConnectionFailed(t *testing.T) {
+	direct, proxy, client := throughProxy(t, 300*time.Millisecond)
+	m := newManager(t, client)
+	require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock()) // begins the fence
+
+	way := map[string]chan struct{}{"one": make(chan struct{}), "another": make(chan struct{})}
+	client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+		for i, cmd := range cmds {
+			if cmd.Name() != "set" {
+				continue
+			}
+			switch key := cmd.Args()[1]; key {
+			case "one", "another":
+				<-way[key.(string)]
+			case "first": // each answer is a line, and its token follows the key
+				proxy.LinesLeft.CompareAndSwap(0, int64(i+2))
+			}
+		}
+		return next(ctx, cmds)
+	}))
+	heal := sync.OnceFunc(func() {
+		proxy.Silent.Store(false)
+		close(way["another"])
+	})
+	defer heal()
+	one, another := m.Lock(ctx, "one", time.Minute), m.Lock(ctx, "another", time.Minute) // as many as may be under way
+	first, second := m.Lock(ctx, "first", time.Minute), m.Lock(ctx, "second", time.Minute)
+	close(way["one"])
+	require.NoError(t, soon(t, one).Err)
+	require.NoError(t, soon(t, first).Err)
+	require.True(t, proxy.Silent.Load(), "the pipeline was not cut")
+	require.Zero(t, second.Token())
+	require.NoError(t, second.Err())
+	require.Equal(t, first.Value(), direct.Get(ctx, "first").Val())
+
+	heal()
+	for _, l := range []*redislock.Lock{one, another, first, second} {
+		serve(t, l)
+	}
+	requireClean(t, direct)
+}
+
 // A grant handed over in a reply that is lost is found again.
 func TestGrantInALostReply(t *testing.T) {
 	direct, proxy, client := throughProxy(t, 0)
