@@ -1,17 +1,7 @@
 // Package aof reads the append-only files of a Redis 7 server as the record of
 // what truly happened: every write, in the order in which the server made it.
 //
-// The server has to run with
-//
-//	appendonly yes
-//	appendfsync no                 (kill -9 loses nothing of what was answered)
-//	aof-timestamp-enabled yes
-//	aof-use-rdb-preamble no
-//	auto-aof-rewrite-percentage 0  (a rewrite would drop the history)
-//	lazyfree-lazy-expire yes       (an expiry reads UNLINK, an owner's delete DEL)
-//	lazyfree-lazy-eviction yes     (so does an eviction, before its time)
-//
-// What Redis 7.0.15 writes, as found out on a real server:
+// The server has to run with Settings. What Redis 7.0.15 writes, as found out on a real server:
 //
 //   - SET with NX and PX becomes SET key value PXAT ms. The time is the clock's at
 //     that very SET, also inside a script; PEXPIRE becomes PEXPIREAT.
@@ -38,6 +28,18 @@ import (
 	"strconv"
 	"strings"
 )
+
+// Settings are the arguments of a redis-server whose file Read understands, in the
+// folder appendonlydir.
+var Settings = []string{
+	"--appendonly", "yes", "--aof-timestamp-enabled", "yes", "--aof-use-rdb-preamble", "no",
+	// Written before each reply: kill -9 loses nothing of what was answered.
+	"--appendfsync", "no",
+	// A rewrite would drop the history.
+	"--auto-aof-rewrite-percentage", "0",
+	// Expiry and eviction show as UNLINK, an owner's deletion as DEL.
+	"--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-eviction", "yes",
+}
 
 // An Entry is one command that changed something.
 type Entry struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,11 +22,7 @@ var ctx = context.Background()
 // recorded starts a redis-server that keeps the history, and returns its folder.
 func recorded(t *testing.T, args ...string) (server *redistest.Server, dir string) {
 	dir = t.TempDir()
-	return redistest.Start(t, append([]string{
-		"--dir", dir, "--appendonly", "yes", "--appendfsync", "no", "--aof-timestamp-enabled", "yes",
-		"--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0",
-		"--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-eviction", "yes",
-	}, args...)...), filepath.Join(dir, "appendonlydir")
+	return redistest.Start(t, slices.Concat([]string{"--dir", dir}, aof.Settings, args)...), filepath.Join(dir, "appendonlydir")
 }
 
 func newManager(t *testing.T, client *redis.Client) *redislock.LockManager {

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/redislock/redislock"
@@ -112,7 +110,7 @@ func (c *caller) acquire(op string) {
 			a.failed(err)
 			return
 		}
-		a.add(history.Event{Kind: history.Unlocked, Err: message(err), Is: sentinels(err)})
+		a.add(history.Event{Kind: history.Unlocked, Err: message(err), Is: history.Sentinels(err)})
 	}
 }
 
@@ -128,7 +126,7 @@ func (a *acquisition) use(lock *redislock.Lock) {
 }
 
 func (a *acquisition) failed(err error) {
-	a.add(history.Event{Kind: history.Failed, Err: message(err), Is: sentinels(err)})
+	a.add(history.Event{Kind: history.Failed, Err: message(err), Is: history.Sentinels(err)})
 }
 
 func (a *acquisition) granted(lock *redislock.Lock) {
@@ -152,7 +150,7 @@ func (a *acquisition) watch(lock *redislock.Lock, valid int64) {
 			a.add(history.Event{Kind: history.Valid, ValidUntil: valid})
 		}
 	}
-	a.add(history.Event{Kind: history.Done, Err: message(lock.Err()), Is: sentinels(lock.Err()), ValidUntil: valid})
+	a.add(history.Event{Kind: history.Done, Err: message(lock.Err()), Is: history.Sentinels(lock.Err()), ValidUntil: valid})
 }
 
 // hold keeps the lock for a while: mostly for moments, sometimes for long, now
@@ -184,7 +182,7 @@ func (a *acquisition) extend(lock *redislock.Lock) {
 	a.add(history.Event{Kind: history.Extend, TTL: int64(a.ttl)})
 	err := lock.Extend(ctx, a.ttl)
 	a.add(history.Event{
-		Kind: history.Extended, Err: message(err), Is: sentinels(err), ValidUntil: history.Monotonic(lock.ValidUntil()),
+		Kind: history.Extended, Err: message(err), Is: history.Sentinels(err), ValidUntil: history.Monotonic(lock.ValidUntil()),
 	})
 }
 
@@ -201,7 +199,7 @@ func (a *acquisition) write(lock *redislock.Lock) {
 func (a *acquisition) unlock(lock *redislock.Lock) {
 	a.add(history.Event{Kind: history.Unlock})
 	err := lock.Unlock()
-	a.add(history.Event{Kind: history.Unlocked, Err: message(err), Is: sentinels(err)})
+	a.add(history.Event{Kind: history.Unlocked, Err: message(err), Is: history.Sentinels(err)})
 }
 
 func message(err error) string {
@@ -209,23 +207,4 @@ func message(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-// sentinels names the library's errors that err is.
-func sentinels(err error) string {
-	var names []string
-	for _, one := range []struct {
-		name string
-		err  error
-	}{
-		{"canceled", context.Canceled}, {"deadline", context.DeadlineExceeded},
-		{"notacquired", redislock.ErrNotAcquired}, {"notheld", redislock.ErrNotHeld}, {"lost", redislock.ErrLost},
-		{"released", redislock.ErrReleased}, {"closed", redislock.ErrClosed}, {"queuefull", redislock.ErrQueueFull},
-		{"invalid", redislock.ErrInvalidArgument},
-	} {
-		if errors.Is(err, one.err) {
-			names = append(names, one.name)
-		}
-	}
-	return strings.Join(names, " ")
 }

@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/redislock/redislock/internal/redisserver"
+	"github.com/redislock/redislock/test/aof"
 )
 
 //go:embed preload/clock.c
@@ -32,16 +34,9 @@ type server struct {
 
 func startServer(dir string, movableClock bool) (*server, error) {
 	s := &server{dir: dir}
-	options := redisserver.Options{Args: []string{
-		"--appendonly", "yes", "--aof-timestamp-enabled", "yes", "--aof-use-rdb-preamble", "no",
-		// Written before each reply, and never moved about. What is written
-		// survives kill -9 of the process, so fsync would add nothing.
-		"--appendfsync", "no", "--auto-aof-rewrite-percentage", "0",
-		// Expiry and eviction show as UNLINK, an owner's deletion as DEL.
-		"--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-eviction", "yes",
-		"--enable-debug-command", "yes",
-		"--notify-keyspace-events", foreignFlags,
-	}}
+	options := redisserver.Options{Args: slices.Concat(aof.Settings, []string{
+		"--enable-debug-command", "yes", "--notify-keyspace-events", foreignFlags,
+	})}
 	var err error
 	if movableClock {
 		if options.Env, err = s.buildClock(); err != nil {

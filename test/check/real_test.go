@@ -2,11 +2,9 @@ package check_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,10 +37,8 @@ type recorder struct {
 func record(t *testing.T, keys ...string) *recorder {
 	dir := t.TempDir()
 	return &recorder{
-		server: redistest.Start(t, "--dir", dir, "--appendonly", "yes", "--appendfsync", "no",
-			"--aof-timestamp-enabled", "yes", "--aof-use-rdb-preamble", "no", "--auto-aof-rewrite-percentage", "0",
-			"--lazyfree-lazy-expire", "yes", "--lazyfree-lazy-eviction", "yes"),
-		dir: filepath.Join(dir, "appendonlydir"), keys: keys, highest: make(map[string]int64),
+		server: redistest.Start(t, append([]string{"--dir", dir}, aof.Settings...)...),
+		dir:    filepath.Join(dir, "appendonlydir"), keys: keys, highest: make(map[string]int64),
 	}
 }
 
@@ -53,22 +49,9 @@ func (r *recorder) add(e history.Event) {
 	r.events = append(r.events, e)
 }
 
-func sentinels(err error) string {
-	var names []string
-	for name, sentinel := range map[string]error{
-		"lost": redislock.ErrLost, "notheld": redislock.ErrNotHeld, "released": redislock.ErrReleased,
-		"notacquired": redislock.ErrNotAcquired, "closed": redislock.ErrClosed, "canceled": context.Canceled,
-	} {
-		if errors.Is(err, sentinel) {
-			names = append(names, name)
-		}
-	}
-	return strings.Join(names, " ")
-}
-
 func (r *recorder) failure(e history.Event, err error) {
 	if err != nil {
-		e.Err, e.Is = err.Error(), sentinels(err)
+		e.Err, e.Is = err.Error(), history.Sentinels(err)
 	}
 	r.add(e)
 }

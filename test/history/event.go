@@ -4,14 +4,19 @@ package history
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/redislock/redislock"
 )
 
 // Kind says what an event is about.
@@ -68,7 +73,7 @@ type Event struct {
 	ValidUntil int64  `json:"validUntil,omitempty"` // CLOCK_MONOTONIC, ns
 	Accepted   bool   `json:"accepted,omitempty"`
 	Err        string `json:"err,omitempty"`  // the message
-	Is         string `json:"is,omitempty"`   // which sentinels it is, e.g. "lost nothold", see Sentinels
+	Is         string `json:"is,omitempty"`   // which sentinels it is, e.g. "lost notheld", see Sentinels
 	Took       int64  `json:"took,omitempty"` // ns
 	Goroutines int    `json:"goroutines,omitempty"`
 	Name       string `json:"name,omitempty"`
@@ -174,4 +179,23 @@ func Read(path string) ([]Event, error) {
 		}
 		events = append(events, e)
 	}
+}
+
+// Sentinels names the library's errors that err is.
+func Sentinels(err error) string {
+	var names []string
+	for _, one := range []struct {
+		name string
+		err  error
+	}{
+		{"canceled", context.Canceled}, {"deadline", context.DeadlineExceeded},
+		{"notacquired", redislock.ErrNotAcquired}, {"notheld", redislock.ErrNotHeld}, {"lost", redislock.ErrLost},
+		{"released", redislock.ErrReleased}, {"closed", redislock.ErrClosed}, {"queuefull", redislock.ErrQueueFull},
+		{"invalid", redislock.ErrInvalidArgument},
+	} {
+		if errors.Is(err, one.err) {
+			names = append(names, one.name)
+		}
+	}
+	return strings.Join(names, " ")
 }
