@@ -97,9 +97,8 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		o.uncertain = true // for whatever comes to pass from here on
 		token, ok := asInt(o.draw.Val())
 		if l.state == waiting && (!ok || token <= o.floor) {
-			// The fence was lost. The script draws a token that begins anew from
-			// the server's clock.
-			m.send.fenceKept = time.Time{}
+			// The fence was lost, and INCR began one far too low. The script draws a
+			// token that begins anew from the server's clock.
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}

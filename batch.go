@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -44,10 +45,9 @@ type sender struct {
 	resumeAt time.Time // after failures: send nothing before
 	wakeup   bool      // a timer will call kick
 
-	clock     clock
-	floor     int64     // the fence is known to be above it
-	raised    time.Time // when that was learned
-	fenceKept time.Time // when the fence's expiry was last put off
+	clock  clock
+	floor  int64     // the fence is known to be above it
+	raised time.Time // when it was last raised to the server's clock, or later
 }
 
 // submit hands an op over to be sent once the caller, who holds m.mu, lets go of
@@ -123,11 +123,10 @@ type batch struct {
 	ops  []*op
 	cmds []redis.Cmder
 
-	began             time.Time
-	raise, keep, time command
-	raiseTo           int64 // the fence, if not 0
-
-	extends bool // has opExtends among its ops
+	began   time.Time
+	raise   command // raise.lua, if the batch has claims that need it
+	floor   int64   // the fence is known to be above it as the claims draw
+	extends bool    // has opExtends among its ops
 }
 
 // takeBatch makes a batch of all that is pending. The caller holds m.mu.
@@ -136,15 +135,14 @@ func (m *LockManager) takeBatch() *batch {
 	b := &batch{ops: s.pending, began: time.Now()}
 	s.pending = nil
 	s.inFlight = append(s.inFlight, b)
-	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+3)
+	b.floor = s.floor
+	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+1)
 	for _, o := range b.ops {
-		if o.kind == opClaim && b.raiseTo == 0 && b.began.Sub(s.raised) > fenceAge {
-			// XX: only the scripts, which know the time, begin a new fence.
-			b.raiseTo = s.clock.atLeast(b.began).Microseconds()
-			b.raise = newCommand("zadd", fenceKey, "xx", "gt", b.raiseTo, "t")
+		if o.kind == opClaim && b.raise.Cmd == nil && b.began.Sub(s.raised) > fenceAge {
+			b.raise = newCommand(append(raiseScript.call(&s.loaded, 2), 1, fenceKey)...)
 			b.cmds = append(b.cmds, b.raise)
 		}
-		o.sent, o.floor = b.began, max(s.floor, b.raiseTo)
+		o.sent = b.began
 		if o.kind == opExtend {
 			b.extends = true
 			if o.answer == nil { // a renewal: not beyond the longest hold
@@ -157,25 +155,12 @@ func (m *LockManager) takeBatch() *batch {
 	if b.extends {
 		time.AfterFunc(stallAfter, func() { m.rescue(b) })
 	}
-	if b.began.Sub(s.fenceKept) > fenceTTL/24 {
-		b.keep = newCommand("pexpire", fenceKey, fenceTTL.Milliseconds())
-		b.cmds = append(b.cmds, b.keep)
-	}
-	if s.clock.known() && b.began.Sub(s.clock.received) > clockAge/2 {
-		b.time = newCommand("time")
-		b.cmds = append(b.cmds, b.time)
-	}
 	return b
 }
 
-const (
-	// fenceAge is how far the fence may fall behind the server's clock while
-	// tokens are drawn by plain commands: see G10 in docs/protocol.md.
-	fenceAge = 10 * time.Millisecond
-
-	// fenceTTL is when an unused fence goes. A new one starts from the clock.
-	fenceTTL = 24 * time.Hour
-)
+// fenceAge is how far the fence may fall behind the server's clock while tokens
+// are drawn by claims: see G10 in docs/protocol.md.
+const fenceAge = 10 * time.Millisecond
 
 // flush sends a batch and whatever comes after it. It is started by kick. A few
 // are kept for the next time, as growing a new stack each time costs as much as
@@ -239,18 +224,8 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 	s := &m.send
 	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *batch) bool { return other == b })
 	now := time.Now()
-	if b.keep.Cmd != nil {
-		if kept, _ := asInt(b.keep.Val()); kept == 1 {
-			s.fenceKept = b.began
-		}
-	}
-	if b.time.Cmd != nil && b.time.Err() == nil {
-		if reply, err := decodeTime(b.time.Val()); err == nil {
-			s.clock.observe(b.began, now, reply)
-		}
-	}
-	if b.raiseTo > s.floor && b.raise.Err() == nil {
-		s.floor, s.raised = b.raiseTo, b.began
+	if b.raise.Cmd != nil {
+		m.raised(b, now)
 	}
 
 	var again []*op
@@ -277,6 +252,7 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 			}
 			continue
 		}
+		o.floor = b.floor
 		m.complete(o, err, now)
 	}
 	if failed {
@@ -294,6 +270,29 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 		return nil
 	}
 	return m.takeBatch()
+}
+
+// raised takes in the answer of raise.lua.
+func (m *LockManager) raised(b *batch, now time.Time) {
+	s := &m.send
+	err := b.raise.Err()
+	var server time.Duration
+	if err == nil {
+		server, err = decodeTime(b.raise.Val())
+	}
+	if err != nil {
+		if isNoScript(err) {
+			s.loaded = loaded{}
+		}
+		b.floor = math.MaxInt64 // the claims have drawn from nobody knows what
+		return
+	}
+	s.clock.observe(b.began, now, server)
+	b.floor = max(b.floor, server.Microseconds())
+	s.floor = max(s.floor, b.floor)
+	if b.began.After(s.raised) {
+		s.raised = b.began
+	}
 }
 
 // refuse puts an op aside that Redis was not ready for. Others need not suffer:

@@ -31,17 +31,6 @@ func (c *clock) observe(sent, received time.Time, server time.Duration) {
 
 func (c *clock) known() bool { return c.server != 0 }
 
-// fresh tells whether the reading is young enough to draw tokens by.
-func (c *clock) fresh(now time.Time) bool {
-	return c.known() && now.Sub(c.received) < clockAge
-}
-
-// atLeast returns what the server's clock shows now, or a little less.
-func (c *clock) atLeast(now time.Time) time.Duration {
-	age := now.Sub(c.received)
-	return c.server + age - skew(age)
-}
-
 // local returns when, on this process's clock, the server's clock showed t, or
 // a moment earlier.
 func (c *clock) local(t time.Duration) time.Time {

@@ -8,8 +8,7 @@ import (
 )
 
 // Whenever within the round trip the server read its clock, and though clocks
-// differ in rate: a time of the server's is never carried to one too late, nor
-// the server's clock taken to be ahead.
+// differ in rate: a time of the server's is never carried to one too late.
 func TestClockErrsOnTheSafeSide(t *testing.T) {
 	const roundTrip, since = 400 * time.Millisecond, 9 * time.Second
 	sent := time.Now()
@@ -27,8 +26,6 @@ func TestClockErrsOnTheSafeSide(t *testing.T) {
 				require.False(t, local.After(at), "rate %v, way %v", rate, way)
 				require.WithinDuration(t, at, local, roundTrip+since/500)
 			}
-			now := sent.Add(roundTrip + since)
-			require.LessOrEqual(t, c.atLeast(now), server(now), "rate %v, way %v", rate, way)
 		}
 	}
 }

@@ -127,9 +127,9 @@ func TestTokensRiseWhateverBecomesOfRedis(t *testing.T) {
 		func() { require.NoError(t, client.FlushAll(ctx).Err()) },
 		func() { server.Kill(); server.Run() },
 		// What a failover that lost writes leaves behind: an older fence.
-		func() { require.NoError(t, client.ZAdd(ctx, redislock.FenceKey, redis.Z{Score: 5, Member: "t"}).Err()) },
+		func() { require.NoError(t, client.Set(ctx, redislock.FenceKey, 5, 0).Err()) },
 		func() {
-			require.NoError(t, client.ZIncrBy(ctx, redislock.FenceKey, -1, "t").Err())
+			require.NoError(t, client.Decr(ctx, redislock.FenceKey).Err())
 			time.Sleep(15 * time.Millisecond) // the outage
 		},
 	} {
@@ -276,7 +276,8 @@ func TestFenceOfTheWrongType(t *testing.T) {
 	client := redistest.Start(t).Client(nil)
 	m := newManager(t, client)
 	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
-	require.NoError(t, client.Set(ctx, redislock.FenceKey, "not a sorted set", 0).Err())
+	require.NoError(t, client.Del(ctx, redislock.FenceKey).Err())
+	require.NoError(t, client.LPush(ctx, redislock.FenceKey, "not a number").Err())
 	_, err := m.TryLock(ctx, "key", time.Hour)
 	require.ErrorContains(t, err, "WRONGTYPE")
 	r := soon(t, m.Lock(ctx, "key", time.Hour))

@@ -9,7 +9,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/redislock/redislock"
 	"github.com/redislock/redislock/internal/redistest"
 )
 
@@ -34,9 +33,9 @@ func (h *pauseHook) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 	return err
 }
 
-// A claim must not begin a fence that was lost: the next claim would raise it to
-// where its manager knew the clock to be when it sent, which may be before the
-// last token was drawn. The model of the protocol found it (docs/model.md).
+// A claim may find that another claim has begun a new fence after the old one was
+// lost, and must not draw a token lower than those of the old one. The model of
+// the protocol found it (docs/model.md).
 func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 	server := redistest.Start(t)
 	direct := server.Client(nil)
@@ -59,18 +58,15 @@ func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 	require.NoError(t, lockA.Unlock())
 
 	// Redis loses everything. Another key is claimed, by a process that stops before
-	// it can see that there is no fence.
+	// it can see that there was no fence.
 	require.NoError(t, direct.FlushAll(ctx).Err())
 	hookC := &pauseHook{after: make(chan struct{}), reached: make(chan struct{}, 100)}
 	stopped.AddHook(pipelineHook(hookC.pass))
 	lockC := c.Lock(ctx, "other key", time.Minute)
 	<-hookC.reached
-	begun := direct.Exists(ctx, redislock.FenceKey).Val()
-
 	close(hookB.before)
 	r := lockB.Wait()
 	close(hookC.after)
-	require.Zero(t, begun, "a claim has begun a fence")
 	require.NoError(t, soon(t, lockC).Err)
 	require.NoError(t, r.Err)
 	require.NoError(t, lockB.Unlock())

@@ -178,8 +178,8 @@ func TestKeyWithoutATTL(t *testing.T) {
 // The library needs these rights and no others; as the README has it.
 var aclRules = []string{
 	"~app:*", "~redislock:*", "&redislock:grant:*", "&__keyspace@*__:app:*",
-	"+set", "+get", "+del", "+exists", "+pexpire", "+pttl", "+time",
-	"+zadd", "+zincrby", "+zpopmin", "+zrange", "+zrem", "+zremrangebyrank", "+zscore",
+	"+set", "+get", "+incr", "+del", "+exists", "+pexpire", "+pttl", "+time",
+	"+zadd", "+zpopmin", "+zrange", "+zrem", "+zremrangebyrank", "+zscore",
 	"+eval", "+evalsha", "+publish", "+subscribe", "+unsubscribe", "+ping",
 }
 

@@ -34,7 +34,7 @@ type op struct {
 
 	cmd, draw command
 	sent      time.Time // when the last attempt began
-	floor     int64     // opClaim: the fence was above it before the last attempt
+	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
 	uncertain bool      // an attempt failed that may have reached Redis
 }
@@ -58,16 +58,12 @@ func newCommand(args ...any) command {
 	return command{redis.NewCmd(context.Background(), args...)}
 }
 
-// err returns what went wrong with the op's commands, redis.Nil included. That a
-// claim found no fence is nothing that went wrong.
+// err returns what went wrong with the op's commands, redis.Nil included.
 func (o *op) err() error {
 	if err := o.cmd.Err(); err != nil || o.kind != opClaim {
 		return err
 	}
-	if err := o.draw.Err(); !errors.Is(err, redis.Nil) {
-		return err
-	}
-	return nil
+	return o.draw.Err()
 }
 
 // halfDone tells a claim that set the key and failed to draw a token.
@@ -79,8 +75,7 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []
 	switch o.kind {
 	case opClaim:
 		o.cmd = newCommand("set", l.keys.lock, l.value, "nx", "px", l.ttl.Milliseconds())
-		// XX: only the scripts, which know the time, begin a new fence.
-		o.draw = newCommand("zadd", fenceKey, "xx", "incr", 1, "t")
+		o.draw = newCommand("incr", fenceKey)
 		return append(cmds, o.cmd, o.draw)
 	case opAcquire:
 		mode, score := "try", any("")

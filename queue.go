@@ -158,16 +158,9 @@ func (m *LockManager) pump(ln *line) {
 	}
 }
 
-// claim tries for a key that is thought to be free: by plain commands, or by
-// the script while the server's clock, which tokens keep to, is not known well.
-// The caller holds m.mu.
-func (m *LockManager) claim(l *Lock) {
-	kind := opClaim
-	if !m.send.clock.fresh(time.Now()) {
-		kind = opAcquire
-	}
-	m.sendAcquire(&op{kind: kind, lock: l})
-}
+// claim tries for a key that is thought to be free, by plain commands. The caller
+// holds m.mu.
+func (m *LockManager) claim(l *Lock) { m.sendAcquire(&op{kind: opClaim, lock: l}) }
 
 // sendAcquire sends an opClaim or opAcquire. The caller holds m.mu.
 func (m *LockManager) sendAcquire(o *op) {

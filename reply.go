@@ -65,19 +65,23 @@ type releaseReply struct {
 }
 
 func decodeRelease(v any) (r releaseReply, err error) {
-	f := fields(v, &err)
-	switch f.int(0) {
-	case 1:
-		r.released, r.freed = true, true
-	case 2:
-		r.released = true
-	case 3:
-		r.released, r.handed = true, true
-		r.server = f.time(1)
-		r.seq = f.uint(3)
-		r.token = f.int(4)
-		r.value = f.string(5)
+	switch v {
+	case int64(0):
+		return r, nil
+	case int64(1):
+		return releaseReply{released: true, freed: true}, nil
+	case int64(2):
+		return releaseReply{released: true}, nil
 	}
+	f := fields(v, &err)
+	if f.int(0) != 3 {
+		f.fail(0)
+	}
+	r.released, r.handed = true, true
+	r.server = f.time(1)
+	r.seq = f.uint(3)
+	r.token = f.int(4)
+	r.value = f.string(5)
 	return r, err
 }
 

@@ -2,37 +2,51 @@ package redislock
 
 import (
 	"crypto/sha1"
-	_ "embed"
+	"embed"
 	"encoding/hex"
+	"strings"
 )
 
 // The scripts. What they are given, what they answer and what holds throughout
 // stands at the head of each.
 var (
-	//go:embed lua/handover.lua
-	handoverLua string
-	//go:embed lua/acquire.lua
-	acquireLua string
-	//go:embed lua/release.lua
-	releaseLua string
-	//go:embed lua/extend.lua
-	extendLua string
+	//go:embed lua
+	texts embed.FS
 
-	acquireScript = newScript(0, handoverLua+acquireLua)
-	releaseScript = newScript(1, handoverLua+releaseLua)
-	extendScript  = newScript(2, extendLua)
+	acquireScript = newScript(0, "acquire.lua")
+	releaseScript = newScript(1, "release.lua")
+	extendScript  = newScript(2, "extend.lua")
+	raiseScript   = newScript(3, "raise.lua")
 )
 
-const scripts = 3
+const scripts = 4
 
 type script struct {
 	index     int // in loaded
 	text, sha string
 }
 
-func newScript(index int, text string) *script {
+func newScript(index int, name string) *script {
+	text := textOf(name)
 	sum := sha1.Sum([]byte(text))
 	return &script{index, text, hex.EncodeToString(sum[:])}
+}
+
+// textOf returns the text of a script with those that it includes, each at the
+// place where it is needed first: to define a function takes time as well.
+func textOf(name string) string {
+	file, err := texts.ReadFile("lua/" + name)
+	if err != nil {
+		panic(err) // they are part of the program
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(file)) {
+		if included, ok := strings.CutPrefix(strings.TrimSpace(line), "-- include "); ok {
+			line = textOf(included)
+		}
+		text.WriteString(line)
+	}
+	return text.String()
 }
 
 // loaded tells which scripts Redis is thought to have. Wrong guesses are

@@ -19,18 +19,20 @@
 -- changes nothing but the token: an owner finds its own value, a waiter its
 -- own member.
 
+-- include draw.lua
+
 local time = redis.call('TIME')
 local holder = redis.call('GET', KEYS[1])
 local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
 
 if holder == ARGV[1] then
   redis.call('ZREM', KEYS[2], member)
-  return {1, time[1], time[2], draw(time), redis.call('PTTL', KEYS[1]), 0}
+  return {1, time[1], time[2], draw(KEYS[3], time), redis.call('PTTL', KEYS[1]), 0}
 end
 
 if not holder and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return {1, time[1], time[2], draw(time), tonumber(ARGV[2]), 1}
+  return {1, time[1], time[2], draw(KEYS[3], time), tonumber(ARGV[2]), 1}
 end
 
 local join = ARGV[3] == 'join'
@@ -47,6 +49,7 @@ if join then
     if last >= score then
       score = last + 1
     end
+    score = string.format('%.0f', score)
   end
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
   if added == 0 then
@@ -56,6 +59,8 @@ end
 
 local turn = ''
 if not holder then
+  -- include handover.lua
+
   -- Expired, deleted or evicted under waiters: the first of them is next.
   local next, failure = handover(ARGV[4], ARGV[5])
   if failure then
@@ -63,7 +68,7 @@ if not holder then
   end
   if not next then
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-    return {1, time[1], time[2], draw(time), tonumber(ARGV[2]), 1}
+    return {1, time[1], time[2], draw(KEYS[3], time), tonumber(ARGV[2]), 1}
   end
   if next.own and next.seq == ARGV[6] then
     return {1, time[1], time[2], next.token, tonumber(next.ttl), 0}
@@ -82,8 +87,10 @@ end
 -- Waiters look after the line once a lease at least, so this outlives it; when
 -- they are all gone the line goes too.
 local keep = math.min(math.max(lease, 0), 4e12) + 60000
-local shortest = tonumber(redis.call('GET', KEYS[4]) or ARGV[2])
-shortest = math.min(shortest, tonumber(ARGV[2]))
-redis.call('SET', KEYS[4], shortest, 'PX', keep)
-redis.call('PEXPIRE', KEYS[2], keep)
+local shortest = tonumber(redis.call('GET', KEYS[4])) or math.huge
+if tonumber(ARGV[2]) < shortest or redis.call('PTTL', KEYS[2]) < keep - 20000 then
+  shortest = math.min(shortest, tonumber(ARGV[2]))
+  redis.call('SET', KEYS[4], shortest, 'PX', keep)
+  redis.call('PEXPIRE', KEYS[2], keep)
+end
 return {0, time[1], time[2], lease, holder, turn, tonumber(score), added, shortest}

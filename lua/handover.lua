@@ -1,4 +1,5 @@
--- Shared by acquire.lua and release.lua, which it is put in front of.
+-- Shared by acquire.lua and release.lua, which include it after draw.lua where
+-- they cannot do without.
 --
 -- handover(self, channel) makes the first live waiter the holder.
 --   KEYS     1 lock, 2 queue, 3 fence, 5 skipped
@@ -17,16 +18,6 @@
 -- "token seconds microseconds seq #key key value": digits and lengths first,
 -- because key and value may hold any byte.
 
-local function draw(time)
-  -- Never below the server's clock, so that tokens rise even when the fence
-  -- itself was lost. Numbers go to redis.call, never through tostring, which
-  -- would round them.
-  if redis.call('ZADD', KEYS[3], 'GT', time[1] * 1000000 + time[2], 't') == 1 then
-    redis.call('PEXPIRE', KEYS[3], 86400000) -- fenceTTL
-  end
-  return redis.call('ZINCRBY', KEYS[3], 1, 't')
-end
-
 local function handover(self, channel)
   local time, token
   while true do
@@ -41,7 +32,7 @@ local function handover(self, channel)
     local manager, ttl, seq, value = string.match(member, '^([^:]*):(%d+):(%d+):(.*)$')
     if manager then
       time = time or redis.call('TIME')
-      token = token or draw(time)
+      token = token or draw(KEYS[3], time)
       local own = manager == self
       -- Where PUBLISH is forbidden nobody can be told: an error is no receiver.
       local receivers = own and 1 or redis.pcall('PUBLISH', channel .. manager,

@@ -3,9 +3,9 @@
 -- KEYS  1 lock, 2 queue, 3 fence, 4 shortest, 5 skipped
 -- ARGV  1 owner value   2 manager id   3 channel prefix
 --       4 queue member of a waiter that may stand in the line, or ''
--- Reply {0}: not the holder (any more); the waiter has left the line
---       {1}: released and free
---       {2}: released and handed to a waiter of another manager
+-- Reply 0: not the holder (any more); the waiter has left the line
+--       1: released and free
+--       2: released and handed to a waiter of another manager
 --       {3, seconds, microseconds, seq, token, value}: released and handed to
 --       this manager's waiter `seq`, whose owner value is `value`
 --
@@ -22,17 +22,25 @@ if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true)
   return holder
 end
 if holder ~= ARGV[1] then
-  return {0}
+  return 0
 end
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[1], KEYS[4])
+  return 1
+end
+
+-- include draw.lua
+-- include handover.lua
+
 local next, failure = handover(ARGV[2], ARGV[3])
 if failure then
   return failure
 end
 if not next then
   redis.call('DEL', KEYS[1], KEYS[4])
-  return {1}
+  return 1
 end
 if next.own then
   return {3, next.time[1], next.time[2], next.seq, next.token, next.value}
 end
-return {2}
+return 2
