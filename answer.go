@@ -291,9 +291,8 @@ func (m *LockManager) giveBack(key, value string) {
 		return
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
-	k := keysOf(key)
 	m.submit(&op{kind: opRelease, lock: &Lock{
-		manager: m, key: key, keys: &k, value: value, state: leaving, heapAt: -1,
+		manager: m, key: key, line: newLine(key), value: value, valueArg: value, state: leaving, heapAt: -1,
 	}})
 }
 

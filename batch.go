@@ -139,7 +139,7 @@ func (m *LockManager) takeBatch() *batch {
 	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+1)
 	for _, o := range b.ops {
 		if o.kind == opClaim && b.raise.Cmd == nil && b.began.Sub(s.raised) > fenceAge {
-			b.raise = newCommand(append(raiseScript.call(&s.loaded, 2), 1, fenceKey)...)
+			b.raise = newCommand(append(raiseScript.appendCall(nil, &s.loaded), 1, fenceKey)...)
 			b.cmds = append(b.cmds, b.raise)
 		}
 		o.sent = b.began
@@ -150,7 +150,7 @@ func (m *LockManager) takeBatch() *batch {
 				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
 			}
 		}
-		b.cmds = o.appendCommands(b.cmds, m.id, &s.loaded)
+		b.cmds = o.appendCommands(b.cmds, m.idArg, &s.loaded)
 	}
 	if b.extends {
 		time.AfterFunc(stallAfter, func() { m.rescue(b) })

@@ -15,8 +15,9 @@ const (
 	// falls serves every key, and needs no clearing away.
 	fenceKey = reserved + "fence"
 
-	// skippedKeys begins the names of the keys that remember places.
-	skippedKeys = reserved + "skipped:"
+	queueKeys    = reserved + "queue:"
+	shortestKeys = reserved + "shortest:"
+	skippedKeys  = reserved + "skipped:"
 
 	// grantChannel, followed by a manager's id, is the channel on which that
 	// manager hears that a waiter of its own has become the holder.
@@ -45,11 +46,14 @@ func keysOf(lock string) keys {
 		// tag that hashes to it, and keep the key behind it as the name.
 		side = "{" + slotTag(slotOf(lock)) + "}}" + lock
 	}
+	all := queueKeys + side + shortestKeys + side + skippedKeys + side // in one piece of memory
+	queue := len(queueKeys) + len(side)
+	shortest := queue + len(shortestKeys) + len(side)
 	return keys{
 		lock:     lock,
-		queue:    reserved + "queue:" + side,
-		shortest: reserved + "shortest:" + side,
-		skipped:  skippedKeys + side,
+		queue:    all[:queue],
+		shortest: all[queue:shortest],
+		skipped:  all[shortest:],
 	}
 }
 

@@ -80,7 +80,7 @@ func (e *events) close() {
 }
 
 func (e *events) channel(ln *line) string {
-	return "__keyspace@" + strconv.Itoa(e.db) + "__:" + ln.keys.lock
+	return "__keyspace@" + strconv.Itoa(e.db) + "__:" + ln.key
 }
 
 // watch subscribes to the events of a line's key. The caller holds m.mu.

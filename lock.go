@@ -30,12 +30,14 @@ type Lock struct {
 	manager *LockManager
 	verb    string // "lock", "trylock" or "do", for errors
 	key     string
-	keys    *keys
 	line    *line
 	ctx     context.Context
 	options lockOptions
 	value   string
 	ttl     time.Duration
+
+	valueArg, ttlArg any // value, and ttl in ms, as arguments of commands
+
 	seq     uint64 // names this lock among the manager's
 	began   time.Time
 	outcome outcome

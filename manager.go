@@ -25,6 +25,7 @@ type LockManager struct {
 	opts   options
 	log    *slog.Logger
 	id     string // names this manager in queues and channels; no ":" in it
+	idArg  any    // the same as an argument of commands
 
 	flushes   sync.WaitGroup // goroutines that send
 	closeDone chan struct{}  // closed when Close is done
@@ -88,6 +89,7 @@ func (m *LockManager) setUp(opts []Option) error {
 		return fmt.Errorf("no random id: %w", err)
 	}
 	m.id = base64.RawURLEncoding.EncodeToString(id[:])
+	m.idArg = m.id
 	m.events.init(m)
 	if m.opts.keyspace == KeyspaceRequired {
 		return m.events.configure()
@@ -228,17 +230,18 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		try:     verb == "trylock",
 		heapAt:  -1,
 	}
-	options, err := m.parse(ctx, name, ttl, opts)
+	err := m.parse(ctx, name, ttl, opts, &l.options)
 	if err == nil && ctx.Err() != nil {
 		err = contextError(ctx, nil)
 	}
-	l.options, l.value = options, options.value
+	l.value = l.options.value
 	if l.value == "" && err == nil {
 		var id uuid.UUID
 		if id, err = uuid.NewRandom(); err == nil {
 			l.value = id.String()
 		}
 	}
+	l.valueArg, l.ttlArg = l.value, l.ttl.Milliseconds()
 
 	m.mu.Lock()
 	defer m.exit()
@@ -295,7 +298,6 @@ func (m *LockManager) admit(l *Lock) error {
 	m.seq++
 	l.seq = m.seq
 	l.line = m.lineOf(l.key)
-	l.keys = &l.line.keys
 	if !l.try {
 		l.line.push(l)
 	}

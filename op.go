@@ -33,6 +33,7 @@ type op struct {
 	copies *copies       // opExtend: shared with those that rescue has made
 
 	cmd, draw command
+	args      [15]any   // of cmd, and of draw at the end
 	sent      time.Time // when the last attempt began
 	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
@@ -69,14 +70,16 @@ func (o *op) err() error {
 // halfDone tells a claim that set the key and failed to draw a token.
 func (o *op) halfDone() bool { return o.kind == opClaim && o.cmd.Err() == nil && o.err() != nil }
 
-// appendCommands appends the commands that carry out the op.
-func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []redis.Cmder {
+// appendCommands appends the commands that carry out the op. The arguments are
+// boxed once for each lock, line and manager: to do it each time would cost more
+// than all the rest.
+func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []redis.Cmder {
 	l := o.lock
+	args := o.args[:0]
 	switch o.kind {
 	case opClaim:
-		o.cmd = newCommand("set", l.keys.lock, l.value, "nx", "px", l.ttl.Milliseconds())
-		o.draw = newCommand("incr", fenceKey)
-		return append(cmds, o.cmd, o.draw)
+		args = append(args, "set", l.line.args[1], l.valueArg, "nx", "px", l.ttlArg)
+		o.draw = newCommand(append(o.args[13:13], "incr", fenceKey)...)
 	case opAcquire:
 		mode, score := "try", any("")
 		if o.join {
@@ -87,25 +90,30 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager string, have *loaded) []
 		} else if o.uncertain || l.joined {
 			score = "?"
 		}
-		o.cmd = newCommand(append(acquireScript.call(have, 13),
-			5, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest, l.keys.skipped,
-			l.value, l.ttl.Milliseconds(), mode, manager, grantChannel, l.seq, score)...)
+		args = acquireScript.appendCall(args, have)
+		args = append(args, l.line.scriptKeys()...)
+		args = append(args, l.valueArg, l.ttlArg, mode, manager, grantChannel, l.seq, score)
 	case opRelease:
-		member := ""
+		member := any("")
 		if l.joined {
 			member = l.member()
 		}
-		o.cmd = newCommand(append(releaseScript.call(have, 10),
-			5, l.keys.lock, l.keys.queue, fenceKey, l.keys.shortest, l.keys.skipped,
-			l.value, manager, grantChannel, member)...)
+		args = releaseScript.appendCall(args, have)
+		args = append(args, l.line.scriptKeys()...)
+		args = append(args, l.valueArg, manager, grantChannel, member)
 	case opExtend:
-		o.cmd = newCommand(append(extendScript.call(have, 4),
-			1, l.keys.lock, l.value, o.ttl.Milliseconds())...)
+		args = extendScript.appendCall(args, have)
+		args = append(args, 1, l.line.args[1], l.valueArg, o.ttl.Milliseconds())
 	}
-	return append(cmds, o.cmd)
+	o.cmd = newCommand(args...)
+	cmds = append(cmds, o.cmd)
+	if o.kind == opClaim {
+		cmds = append(cmds, o.draw)
+	}
+	return cmds
 }
 
-func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
+func isNoScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
 // isUnsettled tells failures that say nothing about the op: the network's, and
 // those of a Redis that is about to serve again.

@@ -126,32 +126,31 @@ func WithValue(value string) LockOption {
 // maxTTL keeps every sum of a time and a TTL far from overflow.
 const maxTTL = 100 * 365 * 24 * time.Hour
 
-// parse checks everything that a caller says of one acquisition.
-func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration, opts []LockOption) (lockOptions, error) {
-	var o lockOptions
+// parse checks everything that a caller says of one acquisition, and sets o.
+func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration, opts []LockOption, o *lockOptions) error {
 	switch {
 	case ctx == nil:
-		return o, invalid("context is nil")
+		return invalid("context is nil")
 	case name == "":
-		return o, invalid("key is empty")
+		return invalid("key is empty")
 	case strings.HasPrefix(m.opts.prefix+name, reserved):
-		return o, invalid("keys that begin with %q belong to the library", reserved)
+		return invalid("keys that begin with %q belong to the library", reserved)
 	}
 	if err := checkTTL(ttl); err != nil {
-		return o, err
+		return err
 	}
 	for _, opt := range opts {
 		if opt == nil {
-			return o, invalid("a lock option is nil")
+			return invalid("a lock option is nil")
 		}
-		if err := opt(&o); err != nil {
-			return o, err
+		if err := opt(o); err != nil {
+			return err
 		}
 	}
 	if o.renew && o.maxHold < ttl {
-		return o, invalid("auto-renew: max hold %v is below the ttl %v", o.maxHold, ttl)
+		return invalid("auto-renew: max hold %v is below the ttl %v", o.maxHold, ttl)
 	}
-	return o, nil
+	return nil
 }
 
 func checkTTL(ttl time.Duration) error {

@@ -18,7 +18,8 @@ import (
 //   - a line is in manager.lines for as long as it has waiters or acquires
 //     under way, and for lineMemory after it was last found contended.
 type line struct {
-	keys keys
+	key  string // in Redis
+	args [6]any // what scripts get: how many keys, and the keys
 
 	first, last *Lock   // the waiters
 	length      int     // how many
@@ -67,10 +68,22 @@ const (
 func (m *LockManager) lineOf(key string) *line {
 	ln := m.lines[key]
 	if ln == nil {
-		ln = &line{keys: keysOf(key)}
+		ln = newLine(key)
 		m.lines[key] = ln
 	}
 	return ln
+}
+
+func newLine(key string) *line { return &line{key: key, args: [6]any{1: key}} }
+
+// scriptKeys returns the arguments of scripts that name the keys. Many a line
+// is gone before it needs them.
+func (ln *line) scriptKeys() []any {
+	if ln.args[0] == nil {
+		k := keysOf(ln.key)
+		ln.args = [6]any{5, ln.args[1], k.queue, fenceKey, k.shortest, k.skipped}
+	}
+	return ln.args[:]
 }
 
 // push puts a waiter at the end.
@@ -215,7 +228,7 @@ func (m *LockManager) look(ln *line) {
 // rejoin has all waiters of the line join again, each in its old place, after
 // the queue in Redis was found to have lost them. The caller holds m.mu.
 func (m *LockManager) rejoin(ln *line) {
-	m.warn("line was lost in Redis, joining again", "key", ln.keys.lock, "waiters", ln.length)
+	m.warn("line was lost in Redis, joining again", "key", ln.key, "waiters", ln.length)
 	for l := ln.first; l != nil; l = l.next {
 		if l.joined && !l.inFlight {
 			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true, rejoin: true})
@@ -264,7 +277,7 @@ func (m *LockManager) setTimer(ln *line, now time.Time) {
 func (m *LockManager) tick(ln *line) {
 	m.mu.Lock()
 	defer m.exit()
-	if m.closed || m.lines[ln.keys.lock] != ln {
+	if m.closed || m.lines[ln.key] != ln {
 		return
 	}
 	now := time.Now()
@@ -306,7 +319,7 @@ func (m *LockManager) knock(ln *line) {
 
 // tidy drops a line that has nothing to do. The caller holds m.mu.
 func (m *LockManager) tidy(ln *line, now time.Time) {
-	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || m.lines[ln.keys.lock] != ln {
+	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || m.lines[ln.key] != ln {
 		return
 	}
 	if rest := ln.contended.Add(lineMemory).Sub(now); rest > 0 && !m.closed {
@@ -314,7 +327,7 @@ func (m *LockManager) tidy(ln *line, now time.Time) {
 		m.setTimer(ln, now)
 		return
 	}
-	delete(m.lines, ln.keys.lock)
+	delete(m.lines, ln.key)
 	if ln.timer != nil {
 		ln.timer.Stop()
 	}

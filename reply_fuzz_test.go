@@ -1,14 +1,12 @@
 package redislock
 
 import (
-	"context"
 	"errors"
 	"math"
 	"math/big"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
@@ -106,9 +104,9 @@ func FuzzAnyReply(f *testing.F) {
 		}
 		_, _ = decodeTime(v)
 
-		reply := command{redis.NewCmd(context.Background())}
+		reply := newCommand()
 		reply.SetVal(v)
-		ok := command{redis.NewCmd(context.Background())}
+		ok := newCommand()
 		ok.SetVal("OK")
 		now := time.Now()
 		for _, o := range []*op{

@@ -23,7 +23,7 @@ const scripts = 4
 
 type script struct {
 	index     int // in loaded
-	text, sha string
+	text, sha any // strings
 }
 
 func newScript(index int, name string) *script {
@@ -53,10 +53,9 @@ func textOf(name string) string {
 // answered NOSCRIPT and mended by the sender.
 type loaded [scripts]bool
 
-// call returns the arguments of EVALSHA, or of EVAL where the script has to be
-// sent along.
-func (s *script) call(have *loaded, keysAndArgs int) []any {
-	args := make([]any, 0, 3+keysAndArgs)
+// appendCall appends the beginning of EVALSHA, or of EVAL where the script has
+// to be sent along.
+func (s *script) appendCall(args []any, have *loaded) []any {
 	if have[s.index] {
 		return append(args, "evalsha", s.sha)
 	}

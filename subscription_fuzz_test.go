@@ -21,7 +21,7 @@ func newStill(t *testing.T, key string) (*LockManager, *Lock) {
 	m.send.wakeup = true // kick will be called, it thinks
 	ln := m.lineOf(key)
 	l := &Lock{
-		manager: m, verb: "lock", key: key, keys: &ln.keys, line: ln, ctx: context.Background(), value: "value",
+		manager: m, verb: "lock", key: key, line: ln, ctx: context.Background(), value: "value",
 		ttl: time.Minute, seq: 7, outcome: newOutcome(), joined: true, trace: true, heapAt: -1,
 	}
 	ln.push(l)
