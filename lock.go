@@ -3,6 +3,7 @@ package redislock
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -46,7 +47,6 @@ type Lock struct {
 
 	state     state
 	try       bool          // TryLock: not to wait
-	inLine    bool          // in the line's list
 	inFlight  bool          // an acquire for it is under way
 	releasing bool          // a release of it is under way
 	trace     bool          // the key may hold its value, or the queue its member
@@ -57,7 +57,8 @@ type Lock struct {
 	stale     int           // grants that came too late to be of use
 	failure   error         // the last failure to reach Redis
 
-	prev, next *Lock // in the line
+	list       *list // it stands in: its line, or those that are unlocking
+	prev, next *Lock
 
 	token      int64
 	validUntil time.Time
@@ -67,8 +68,10 @@ type Lock struct {
 	cancel     context.CancelCauseFunc
 	stopCtx    func() bool
 
-	cleaned  chan struct{} // made by Unlock: closed by confirmed
-	cleanErr error         // what came of the release; not changed after cleaned is closed
+	unlocking bool           // Unlock waits for cleaned
+	unlockBy  time.Time      // no longer than until then
+	cleaned   sync.WaitGroup // done by confirmed
+	cleanErr  error          // what came of the release; not changed after that
 
 	renewAt  time.Time // when the next renewal is due
 	renewEnd time.Time // when the longest hold is over
@@ -134,68 +137,6 @@ func (l *Lock) Err() error {
 	defer l.manager.exit()
 	l.checkLease(time.Now())
 	return l.err
-}
-
-// Unlock releases the lock to the next in line. It removes the key only if it
-// still holds this lock's value. On a lock that is still waiting it leaves the
-// line, and Wait then returns ErrReleased.
-//
-// It is right to defer Unlock straight after Lock: it returns ErrNotHeld, and
-// does no harm, where the lock was never acquired or was released before, and
-// ErrNotHeld together with ErrLost where it was lost.
-//
-// Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
-// a release has to go through also when the caller's context has ended. If Redis
-// cannot be reached in several attempts it returns what the network said; the
-// manager goes on trying until the lease ends by itself. After a reply that was
-// lost it returns nil if the key is not this lock's any more: the first attempt
-// may have released it, or the lock may have been lost before. It does not wait
-// where the caller has nothing to lose by it: a lock that was lost or has failed
-// is cleaned up after behind his back.
-func (l *Lock) Unlock() error {
-	if err := l.unlock(); err != nil {
-		return &Error{"unlock", l.key, err}
-	}
-	return nil
-}
-
-func (l *Lock) unlock() error {
-	m := l.manager
-	m.mu.Lock()
-	l.checkLease(time.Now())
-	var err error
-	cleaned := make(chan struct{})
-	switch l.state {
-	case waiting:
-		l.cleaned = cleaned
-		m.abandon(l, ErrReleased)
-	case held:
-		l.cleaned = cleaned
-		m.end(l)
-	case lost:
-		err = causes{ErrNotHeld, l.err}
-		m.end(l)
-	default:
-		err = ErrNotHeld
-	}
-	var b *batch
-	if m.drained && len(m.send.pending) > 0 {
-		b = m.takeBatch() // nobody else sends any more
-	}
-	m.exit()
-
-	m.sendAll(b)
-	if err != nil {
-		return err
-	}
-	timeout := time.NewTimer(l.ttl)
-	defer timeout.Stop()
-	select {
-	case <-cleaned:
-		return l.cleanErr
-	case <-timeout.C:
-		return causes{errNoAnswer, context.DeadlineExceeded}
-	}
 }
 
 // Extend prolongs the lease to end ttl from now. A lease that ends later already
@@ -312,15 +253,6 @@ func (m *LockManager) forget(l *Lock) {
 	l.trace, l.joined = false, false
 	m.disown(l)
 	l.confirmed(nil)
-}
-
-// confirmed lets Unlock return, once.
-func (l *Lock) confirmed(err error) {
-	if l.cleaned != nil {
-		l.cleanErr = err
-		close(l.cleaned)
-		l.cleaned = nil
-	}
 }
 
 // disown has messages that name the lock no longer find it.

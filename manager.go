@@ -42,6 +42,8 @@ type LockManager struct {
 	send     sender
 	events   events
 	renewals renewals
+
+	unlocking unlocking
 }
 
 // NewLockManager returns a manager that works through client, which it neither

@@ -21,9 +21,8 @@ type line struct {
 	key  string // in Redis
 	args [6]any // what scripts get: how many keys, and the keys
 
-	first, last *Lock   // the waiters
-	length      int     // how many
-	unsent      []*Lock // those not yet sent to Redis; may hold some that have left
+	list           // the waiters
+	unsent []*Lock // those not yet sent to Redis; may hold some that have left
 
 	acquiring int  // acquires under way, of those who wait here
 	trying    int  // and those of TryLock
@@ -84,38 +83,6 @@ func (ln *line) scriptKeys() []any {
 		ln.args = [6]any{5, ln.args[1], k.queue, fenceKey, k.shortest, k.skipped}
 	}
 	return ln.args[:]
-}
-
-// push puts a waiter at the end.
-func (ln *line) push(l *Lock) {
-	l.inLine = true
-	l.prev = ln.last
-	if ln.last == nil {
-		ln.first = l
-	} else {
-		ln.last.next = l
-	}
-	ln.last = l
-	ln.length++
-}
-
-// remove takes a waiter out, wherever it stands.
-func (ln *line) remove(l *Lock) {
-	if !l.inLine {
-		return
-	}
-	if l.prev == nil {
-		ln.first = l.next
-	} else {
-		l.prev.next = l.next
-	}
-	if l.next == nil {
-		ln.last = l.prev
-	} else {
-		l.next.prev = l.prev
-	}
-	l.prev, l.next, l.inLine = nil, nil, false
-	ln.length--
 }
 
 // joined returns the first waiter that stands in the queue in Redis.
