@@ -27,12 +27,12 @@ local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
 
 if holder == ARGV[1] then
   redis.call('ZREM', KEYS[2], member)
-  return {1, time[1], time[2], draw(KEYS[3], time), redis.call('PTTL', KEYS[1]), 0}
+  return {1, time[1], time[2], draw(KEYS[3], time, 10000), redis.call('PTTL', KEYS[1]), 0}
 end
 
 if not holder and redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return {1, time[1], time[2], draw(KEYS[3], time), tonumber(ARGV[2]), 1}
+  return {1, time[1], time[2], draw(KEYS[3], time, 10000), tonumber(ARGV[2]), 1}
 end
 
 local join = ARGV[3] == 'join'
@@ -43,17 +43,15 @@ if join then
     score = type(known) == 'string' and known or ''
   end
   if score == '' then
-    -- The clock orders the line; the last place wins over a clock set back.
-    score = time[1] * 1000000 + time[2]
-    local last = tonumber(redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2] or 0)
-    if last >= score then
-      score = last + 1
-    end
-    score = string.format('%.0f', score)
+    score = time[1] .. string.format('%06d', time[2])
   end
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
   if added == 0 then
-    score = redis.call('ZSCORE', KEYS[2], member)
+    score = tonumber(redis.call('ZSCORE', KEYS[2], member))
+  elseif ARGV[7] == '' and redis.call('ZRANGE', KEYS[2], '-1', '-1')[1] ~= member then
+    -- The clock orders the line; the last place wins over a clock set back.
+    score = redis.call('ZRANGE', KEYS[2], '-1', '-1', 'WITHSCORES')[2] + 1
+    redis.call('ZADD', KEYS[2], score, member)
   end
 end
 
@@ -68,7 +66,7 @@ if not holder then
   end
   if not next then
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-    return {1, time[1], time[2], draw(KEYS[3], time), tonumber(ARGV[2]), 1}
+    return {1, time[1], time[2], draw(KEYS[3], time, 10000), tonumber(ARGV[2]), 1}
   end
   if next.own and next.seq == ARGV[6] then
     return {1, time[1], time[2], next.token, tonumber(next.ttl), 0}
@@ -87,10 +85,13 @@ end
 -- Waiters look after the line once a lease at least, so this outlives it; when
 -- they are all gone the line goes too.
 local keep = math.min(math.max(lease, 0), 4e12) + 60000
-local shortest = tonumber(redis.call('GET', KEYS[4])) or math.huge
-if tonumber(ARGV[2]) < shortest or redis.call('PTTL', KEYS[2]) < keep - 20000 then
-  shortest = math.min(shortest, tonumber(ARGV[2]))
+local shortest = redis.call('GET', KEYS[4])
+local shorter = not shortest or tonumber(ARGV[2]) < tonumber(shortest)
+if shorter then
+  shortest = ARGV[2]
+end
+if shorter or redis.call('PTTL', KEYS[2]) < keep - 20000 then
   redis.call('SET', KEYS[4], shortest, 'PX', keep)
   redis.call('PEXPIRE', KEYS[2], keep)
 end
-return {0, time[1], time[2], lease, holder, turn, tonumber(score), added, shortest}
+return {0, time[1], time[2], lease, holder, turn, score, added, shortest}

@@ -32,11 +32,11 @@ local function handover(self, channel)
     local manager, ttl, seq, value = string.match(member, '^([^:]*):(%d+):(%d+):(.*)$')
     if manager then
       time = time or redis.call('TIME')
-      token = token or draw(KEYS[3], time)
+      token = token or draw(KEYS[3], time, 10000)
       local own = manager == self
       -- Where PUBLISH is forbidden nobody can be told: an error is no receiver.
       local receivers = own and 1 or redis.pcall('PUBLISH', channel .. manager,
-        token .. ' ' .. time[1] .. ' ' .. time[2] .. ' ' .. seq .. ' ' ..
+        string.format('%.0f', token) .. ' ' .. time[1] .. ' ' .. time[2] .. ' ' .. seq .. ' ' ..
         #KEYS[1] .. ' ' .. KEYS[1] .. value)
       if type(receivers) == 'number' and receivers > 0 then
         redis.call('SET', KEYS[1], value, 'PX', ttl)

@@ -8,5 +8,5 @@
 -- include draw.lua
 
 local time = redis.call('TIME')
-draw(KEYS[1], time)
+draw(KEYS[1], time, 0)
 return {time[1], time[2]}
