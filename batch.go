@@ -23,6 +23,11 @@ const (
 	// and what comes after it is sent over another one.
 	stallAfter = 250 * time.Millisecond
 
+	// maxExtends is how many extensions go out together. All that a manager has to
+	// renew at a time may be more than is answered before the batch counts as
+	// stalled; and others have to wait for it.
+	maxExtends = 500
+
 	// maxStalled bounds the batches that no longer count.
 	maxStalled = 6
 
@@ -129,11 +134,15 @@ type batch struct {
 	extends bool    // has opExtends among its ops
 }
 
-// takeBatch makes a batch of all that is pending. The caller holds m.mu.
+// takeBatch makes a batch of all that is pending, but for extensions that are too
+// many. The caller holds m.mu.
 func (m *LockManager) takeBatch() *batch {
 	s := &m.send
-	b := &batch{ops: s.pending, began: time.Now()}
-	s.pending = nil
+	b := &batch{began: time.Now()}
+	b.ops, s.pending = s.pending, nil
+	if len(b.ops) > maxExtends {
+		b.ops, s.pending = divide(b.ops)
+	}
 	s.inFlight = append(s.inFlight, b)
 	b.floor = s.floor
 	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+1)
@@ -156,6 +165,21 @@ func (m *LockManager) takeBatch() *batch {
 		time.AfterFunc(stallAfter, func() { m.rescue(b) })
 	}
 	return b
+}
+
+// divide leaves all extensions beyond maxExtends for later.
+func divide(ops []*op) (now, later []*op) {
+	extends := 0
+	for _, o := range ops {
+		if o.kind == opExtend {
+			if extends++; extends > maxExtends {
+				later = append(later, o)
+				continue
+			}
+		}
+		now = append(now, o)
+	}
+	return now, later
 }
 
 // fenceAge is how far the fence may fall behind the server's clock while tokens
