@@ -34,7 +34,7 @@ func (r *results) writeReport(path string) error {
 func (r *results) report() string {
 	d := &document{samples: r.Samples}
 	took := time.Duration(r.Took * float64(time.Second)).Round(time.Second)
-	d.text("%s, %v in all. Redis %s and client on the same %d cores (%s, %s), %s. %d rounds of %s each, of the longer scenarios fewer.",
+	d.text("%s, %v in all. Redis %s and client on the same %d cores (%s, %s), %s. Rounds: %d, of %s each; of the longer scenarios fewer.",
 		r.Date.Format("2 January 2006"), took, r.Redis, r.CPUs, cmp.Or(r.CPU, "unknown CPU"), r.System, r.Go, r.Rounds, r.Span)
 	d.text("go-redis %s, redsync %s, bsm/redislock %s, rueidislock %s. Medians of the rounds; in brackets the lowest and the highest.",
 		r.Modules["github.com/redis/go-redis/v9"], r.Modules["github.com/go-redsync/redsync/v4"],

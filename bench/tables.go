@@ -105,7 +105,7 @@ func (d *document) fairness() {
 func (d *document) parked() {
 	for _, n := range []int{1000, 10_000} {
 		scenario := fmt.Sprintf("parked/%d", n)
-		if !d.shown(scenario) {
+		if !slices.Contains(d.samples.scenarios(), scenario) {
 			continue
 		}
 		d.title("%s parked waiters", thousands(float64(n)))
@@ -145,7 +145,7 @@ func (d *document) takeOver() {
 func (d *document) renewal() {
 	for _, n := range []int{10_000, 100_000} {
 		scenario := fmt.Sprintf("renew/%d", n)
-		if !d.shown(scenario) {
+		if !slices.Contains(d.samples.scenarios(), scenario) {
 			continue
 		}
 		d.title("%s held locks on auto-renew", thousands(float64(n)))

@@ -64,7 +64,10 @@ func (s samples) faster(target, scenario string, times float64, other string) ve
 		return v
 	}
 	v.ours, v.against = thousands(us.median)+"/s", thousands(them.median)+"/s"
-	v.ratio = fmt.Sprintf("%.2f (%.2f to %.2f)", ratio.median, ratio.least, ratio.most)
+	v.ratio = fmt.Sprintf("%.2f", ratio.median)
+	if ratio.rounds > 1 {
+		v.ratio += fmt.Sprintf(" (%.2f–%.2f)", ratio.least, ratio.most)
+	}
 	v.measured, v.reached = true, ratio.median >= times
 	return v
 }
