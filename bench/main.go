@@ -1,0 +1,119 @@
+// Bench compares redislock with other libraries for locks on Redis, and with the
+// least that such a lock can cost, in one run. See README.md.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"time"
+)
+
+func main() {
+	var (
+		which = flag.String("run", ".", "regular expression of the scenarios to measure")
+		peers = flag.String("peers", ".", "regular expression of the peers to measure")
+		o     = options{}
+		from  = flag.String("from", "", "results.json of a run to report on, in place of a new run")
+		out   = flag.String("out", "", "folder for results.json, and results.txt for benchstat; empty: none")
+		page  = flag.String("report", "", "page to write the tables into, between its marks; empty: only print them")
+		plots = flag.String("plots", "", "folder to draw plots into; empty: none")
+	)
+	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
+	flag.DurationVar(&o.span, "for", time.Second, "how long each measurement of throughput takes")
+	flag.BoolVar(&o.quick, "quick", false, "a short form, to see that all works: one round, -for 200ms, no 100,000 locks")
+	flag.BoolVar(&o.trial, "trial", false, "compare the settings that each peer could have, in place of the peers")
+	flag.Parse()
+	err := func() (err error) {
+		if o.scenarios, err = regexp.Compile(*which); err != nil {
+			return err
+		}
+		if o.peers, err = regexp.Compile(*peers); err != nil {
+			return err
+		}
+		var r *results
+		if *from != "" {
+			r, err = readResults(*from)
+		} else {
+			r, err = measure(o)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Print(r.report())
+		return r.publish(*out, *page, *plots)
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// Options say what to measure, and for how long.
+type options struct {
+	scenarios, peers *regexp.Regexp
+	rounds           int
+	span             time.Duration
+	quick, trial     bool
+}
+
+// measure runs the benchmark.
+func measure(o options) (*results, error) {
+	if o.quick {
+		o.rounds, o.span = 1, 200*time.Millisecond
+	}
+	all := contenders()
+	if o.trial {
+		all = trials()
+	}
+	all = slices.DeleteFunc(all, func(c contender) bool { return !o.peers.MatchString(c.name) })
+	some := chosen(scenarios(o.quick), o.scenarios)
+	if len(all) == 0 || len(some) == 0 || o.rounds < 1 {
+		return nil, fmt.Errorf("nothing to measure")
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	server, err := startServer(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer server.close()
+
+	r := newResults()
+	r.Redis, r.Rounds, r.Span = server.version, o.rounds, o.span.String()
+	b := &bench{server: server, span: o.span, rounds: o.rounds, log: os.Stderr}
+	for _, s := range some {
+		began := time.Now()
+		samples, err := b.run(s, all)
+		if err != nil {
+			return nil, err
+		}
+		r.Samples = append(r.Samples, samples...)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", s.name, time.Since(began).Round(100*time.Millisecond))
+	}
+	r.Took = time.Since(r.Date).Seconds()
+	return r, nil
+}
+
+// publish writes results, report and plots to where they are wanted.
+func (r *results) publish(out, page, plots string) error {
+	if out != "" {
+		if err := r.write(out); err != nil {
+			return err
+		}
+	}
+	if page != "" {
+		if err := r.writeReport(page); err != nil {
+			return err
+		}
+	}
+	if plots != "" {
+		return r.draw(plots)
+	}
+	return nil
+}
