@@ -132,6 +132,11 @@ func TestTokensRiseWhateverBecomesOfRedis(t *testing.T) {
 			require.NoError(t, client.Decr(ctx, redislock.FenceKey).Err())
 			time.Sleep(15 * time.Millisecond) // the outage
 		},
+		func() { // likewise, and the new server does not know the scripts
+			require.NoError(t, client.Decr(ctx, redislock.FenceKey).Err())
+			require.NoError(t, client.ScriptFlush(ctx).Err())
+			time.Sleep(15 * time.Millisecond)
+		},
 	} {
 		for round := range 6 {
 			m := managers[round%2]

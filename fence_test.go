@@ -2,13 +2,16 @@ package redislock_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/redislock/redislock"
 	"github.com/redislock/redislock/internal/redistest"
 )
 
@@ -33,8 +36,8 @@ func (h *pauseHook) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 	return err
 }
 
-// A claim may find that another claim has begun a new fence after the old one was
-// lost, and must not draw a token lower than those of the old one. The model of
+// A claim may be sent before Redis loses everything, and arrive after another key
+// was claimed: its token must not be lower than those before the loss. The model of
 // the protocol found it (docs/model.md).
 func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 	server := redistest.Start(t)
@@ -72,4 +75,76 @@ func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
 	require.NoError(t, lockB.Unlock())
 	require.NoError(t, lockC.Unlock())
 	require.Greater(t, r.Token, first, "the later holder has the lower token")
+}
+
+// Likewise, in fake time, where nobody need raise the fence again so soon: the
+// other claim begins a fence far too low, and the claim counts on from there.
+func TestTokensRiseOverAFenceThatAClaimHasBegun(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other := b.another(t)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		require.NoError(t, acquire(t, other.manager, "warm", time.Minute).Unlock())
+		time.Sleep(time.Millisecond)
+		first := acquire(t, b.manager, "key", time.Minute)
+		require.NoError(t, first.Unlock())
+
+		b.server.FlushAll()
+		stop := &pauseHook{after: make(chan struct{}), reached: make(chan struct{}, 100)}
+		other.client.AddHook(pipelineHook(stop.pass))
+		lockC := other.manager.Lock(ctx, "other key", time.Minute)
+		<-stop.reached
+		begun, err := b.server.Get(redislock.FenceKey)
+		require.NoError(t, err)
+		require.Equal(t, "1", begun, "the claim was to begin a fence")
+		later := acquire(t, b.manager, "key", time.Minute)
+		close(stop.after)
+		synctest.Wait()
+		require.Greater(t, later.Token(), first.Token(), "the later holder has the lower token")
+		require.Greater(t, lockC.Token(), first.Token())
+		require.NoError(t, lockC.Unlock())
+		require.NoError(t, later.Unlock())
+	})
+}
+
+// Redis may lose everything also between the commands of one claim, if they came in
+// two packets: after the fence was raised for it, or after it has set the key.
+func TestTokensRiseOverAFlushWithinAClaim(t *testing.T) {
+	for commands := 1; commands <= 2; commands++ {
+		t.Run(fmt.Sprint(commands), func(t *testing.T) {
+			server := redistest.Start(t)
+			direct, cut := server.Client(nil), server.Client(nil)
+			lockA := acquire(t, newManager(t, direct), "key", time.Minute)
+			first := lockA.Token()
+			require.NoError(t, lockA.Unlock())
+
+			flushed := 0
+			cut.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+				if flushed > 0 || len(cmds) != 3 || cmds[1].Name() != "set" {
+					return next(ctx, cmds)
+				}
+				flushed++
+				err := next(ctx, cmds[:commands])
+				require.NoError(t, direct.FlushAll(ctx).Err())
+				if err == nil {
+					err = next(ctx, cmds[commands:])
+				}
+				return err
+			}))
+			lockB := acquire(t, newManager(t, cut), "key", time.Minute)
+			require.Equal(t, 1, flushed)
+			require.Greater(t, lockB.Token(), first, "the later holder has the lower token")
+			require.NoError(t, lockB.Unlock())
+			requireClean(t, direct)
+		})
+	}
+}
+
+// A claim that begins a fence sees to it that the fence does not stay for ever.
+func TestFenceThatAClaimHasBegunGoesAtLast(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, acquire(t, b.manager, "key", time.Minute).Unlock())
+		b.server.FlushAll()
+		require.NoError(t, acquire(t, b.manager, "key", time.Minute).Unlock())
+		require.Equal(t, 24*time.Hour, b.server.TTL(redislock.FenceKey))
+	})
 }

@@ -35,27 +35,42 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{server: miniredis.NewMiniRedis()}
 		b.server.ClockTTL(true)
-		b.client = redis.NewClient(&redis.Options{
-			Addr: "127.0.0.1:1", // an address, so that nothing is looked up
-			Dialer: func(context.Context, string, string) (net.Conn, error) {
-				conn, err := b.server.Dial()
-				if err != nil {
-					return nil, err
-				}
-				return newBubbleConn(conn, b), nil
-			},
-		})
-		m, err := redislock.NewLockManager(b.client)
-		require.NoError(t, err)
-		b.manager = m
-		defer func() { // also after a failure, as goroutines that are left are a panic
-			b.frozen.Store(false)
-			assert.NoError(t, m.Close())
-			assert.NoError(t, b.client.Close())
-			b.server.Close()
-		}()
+		defer b.server.Close()
+		b.begin(t)
+		defer b.end(t) // also after a failure, as goroutines that are left are a panic
 		test(t, b)
 	})
+}
+
+// begin makes a manager, with a client of its own.
+func (b *bubble) begin(t *testing.T) {
+	b.client = redis.NewClient(&redis.Options{
+		Addr: "127.0.0.1:1", // an address, so that nothing is looked up
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			conn, err := b.server.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return newBubbleConn(conn, b), nil
+		},
+	})
+	var err error
+	b.manager, err = redislock.NewLockManager(b.client)
+	require.NoError(t, err)
+}
+
+func (b *bubble) end(t *testing.T) {
+	b.frozen.Store(false)
+	assert.NoError(t, b.manager.Close())
+	assert.NoError(t, b.client.Close())
+}
+
+// another is another process in the same bubble.
+func (b *bubble) another(t *testing.T) *bubble {
+	other := &bubble{server: b.server}
+	other.begin(t)
+	t.Cleanup(func() { other.end(t) })
+	return other
 }
 
 // bubbleConn swallows what is written to a frozen server. And it has a buffer,

@@ -308,3 +308,28 @@ func TestLineThatWasLostIsFormedAgain(t *testing.T) {
 		require.NoError(t, other.Close())
 	})
 }
+
+// A line outlives the looks that those who stand in it take after it, however long
+// they wait.
+func TestLineIsKeptWhileItIsLookedAfter(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		const ttl = 10 * time.Second
+		holder := acquire(t, b.manager, "key", ttl, redislock.WithAutoRenew(time.Hour))
+		waiting := b.manager.Lock(ctx, "key", ttl)
+		synctest.Wait()
+		for range 100 {
+			time.Sleep(3 * time.Second)
+			for _, key := range b.server.Keys() {
+				if key != "key" && key != redislock.FenceKey {
+					rest := b.server.TTL(key)
+					require.Greater(t, rest, 39*time.Second, "%s: too near to the next look", key)
+					require.LessOrEqual(t, rest, ttl+time.Minute, key)
+				}
+			}
+		}
+		require.Len(t, b.server.Keys(), 4)
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, waiting.Wait().Err)
+		require.NoError(t, waiting.Unlock())
+	})
+}

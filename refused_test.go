@@ -1,11 +1,13 @@
 package redislock_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redislock/redislock"
 	"github.com/redislock/redislock/internal/redistest"
 )
 
@@ -22,14 +24,24 @@ func TestUnlockIsTriedAgainByARedisThatTakesNoWrites(t *testing.T) {
 			return []any{"replicaof", "no", "one"}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			client := redistest.Start(t).Client(nil)
-			m := newManager(t, client)
-			l := acquire(t, m, "key", time.Minute)
-			require.NoError(t, client.Do(ctx, set(true)...).Err())
-			time.AfterFunc(300*time.Millisecond, func() { client.Do(ctx, set(false)...) })
-			require.NoError(t, l.Unlock())
-			requireClean(t, client)
-		})
+		for line := range 2 { // the script's first write is another if there is one
+			t.Run(fmt.Sprintf("%s/%d", name, line), func(t *testing.T) {
+				client := redistest.Start(t).Client(nil)
+				m := newManager(t, client)
+				l := acquire(t, m, "key", time.Minute)
+				var waiting []*redislock.Lock
+				for range line {
+					waiting = append(waiting, m.Lock(ctx, "key", time.Minute))
+				}
+				awaitWaiters(t, client, "key", line)
+				require.NoError(t, client.Do(ctx, set(true)...).Err())
+				time.AfterFunc(300*time.Millisecond, func() { client.Do(ctx, set(false)...) })
+				require.NoError(t, l.Unlock())
+				for _, next := range waiting {
+					serve(t, next)
+				}
+				requireClean(t, client)
+			})
+		}
 	}
 }

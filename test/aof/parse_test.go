@@ -176,3 +176,34 @@ func TestTimesAreNarrowedByTheStepsAround(t *testing.T) {
 		}
 	}
 }
+
+// A script that draws a token sets the fence to the server's clock, or to one more
+// than the last; a claim counts on, from nothing if need be.
+func TestTheFenceIsReplayed(t *testing.T) {
+	at := func(step int, args string) Entry {
+		return Entry{Serial: step, Step: step, Second: 10, Args: strings.Fields(args)}
+	}
+	log := Replay([]Entry{
+		at(1, "INCR redislock:fence"),
+		at(2, "SET redislock:fence 10200000 PXAT 86410200"), // at 10.200
+		at(3, "INCR redislock:fence"),
+		at(4, "SET redislock:fence 10200002 PXAT 86410300"), // whenever it was
+		at(5, "SET redislock:fence 10700000 PXAT 86410700"),
+		at(6, "FLUSHALL"),
+		at(7, "INCR redislock:fence"),
+		at(8, "SET redislock:fence 10800000 PXAT 86410800"),
+		at(9, "UNLINK redislock:fence"),
+		at(10, "INCR redislock:fence"),
+	}, nil)
+	var drawn []int64
+	for _, draw := range log.Draws {
+		drawn = append(drawn, draw.Token)
+	}
+	require.Equal(t, []int64{1, 10200000, 10200001, 10200002, 10700000, 1, 10800000, 1}, drawn)
+	for step, want := range [][2]int64{1: {10000, 10200}, {10200, 10200}, {10200, 10700}, {10200, 10700}, {10700, 10700}} {
+		if step > 0 {
+			earliest, latest := log.Span(step)
+			require.Equal(t, want, [2]int64{earliest, latest}, "step %d", step)
+		}
+	}
+}

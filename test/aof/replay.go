@@ -199,26 +199,22 @@ func memberFact(kind Kind, text string, score float64) Fact {
 
 func (r *replayer) onFence(command string, args []string) {
 	switch {
-	case command == "ZADD" && len(args) == 4 && strings.EqualFold(args[1], "incr"): // XX INCR 1 t
-		r.onFence("ZINCRBY", args[2:])
-	case command == "ZADD" && len(args) >= 3: // with options: [XX] GT
-		raised, err := strconv.ParseFloat(args[len(args)-2], 64)
+	case command == "INCR" && len(args) == 0: // a claim; it may begin the fence
+		r.fence++
+	case command == "SET" && len(args) >= 1: // a script, or somebody who meddles
+		n, err := parseInt(args[0])
 		if err != nil {
+			r.fence = 0
 			return
 		}
-		r.fence = max(r.fence, int64(raised))
-		r.times.raised(int64(raised))
-	case command == "ZADD" && len(args) == 2: // of a rewritten file
-		raised, _ := strconv.ParseFloat(args[0], 64)
-		r.fence = int64(raised)
-	case command == "ZINCRBY" && len(args) == 2:
-		by, err := parseInt(args[0])
-		if err != nil {
-			return
+		if n > r.fence+1 { // not the one after the last, but the server's clock
+			r.times.raised(n)
 		}
-		r.fence += by
-		r.log.Draws = append(r.log.Draws, Draw{r.entry.Serial, r.step, r.fence})
+		r.fence = n
+	default:
+		return
 	}
+	r.log.Draws = append(r.log.Draws, Draw{r.entry.Serial, r.step, r.fence})
 }
 
 func (r *replayer) remove(name string, kind Kind) {

@@ -26,10 +26,9 @@ type times struct {
 }
 
 type moment struct {
-	second  int64 // of the annotation, in ms; 0: unknown
-	exact   int64 // ms; 0: unknown
-	raise   int64 // the fence was raised to this time in ms
-	entries int
+	second int64 // of the annotation, in ms; 0: unknown
+	exact  int64 // ms; 0: unknown
+	raise  int64 // the fence was raised to this time in ms
 }
 
 // entry takes in that an entry comes next.
@@ -39,13 +38,12 @@ func (t *times) entry(e Entry) {
 	}
 	t.last = &t.steps[e.Step]
 	t.last.second = e.Second * 1000
-	t.last.entries++
 }
 
 func (t *times) exactly(ms int64) { t.last.exact = ms }
 
-// raised: the fence was raised to a time in microseconds. Scripts raise it to the
-// clock's time; claims, which are a step of one command, to less.
+// raised: the fence was raised to a time in microseconds, which only scripts do, to
+// the clock's.
 func (t *times) raised(us int64) { t.last.raise = us / 1000 }
 
 // settle narrows the spans by each other.
@@ -61,7 +59,7 @@ func (t *times) settle() []span {
 			latest = m.second + 999
 		}
 		spans[i] = span{m.second, latest}
-		if m.exact == 0 && m.entries > 1 { // a script; claims are steps of one
+		if m.exact == 0 {
 			m.exact = m.raise
 		}
 		bound := max(latest, next)

@@ -131,9 +131,10 @@ func (w *world) set(a *acquisition) int64 {
 	return k.deadline
 }
 
+// draw draws a token as a script does: the clock, or one more than the last.
 func (w *world) draw() int64 {
-	w.entry("ZINCRBY", "redislock:fence", "1", "t")
-	w.fence++
+	w.fence = max(w.fence+1, (w.now+wallMinusMono)/1000)
+	w.entry("SET", "redislock:fence", strconv.FormatInt(w.fence, 10), "PXAT", strconv.FormatInt(w.wall()+86_400_000, 10))
 	return w.fence
 }
 
@@ -159,11 +160,6 @@ func (w *world) lock(name, key, process string, ttl int64, renew bool) *acquisit
 // look sends acquire.lua for a waiter.
 func (w *world) look(a *acquisition) {
 	w.tick()
-	if w.fence == noFence { // a new fence begins from the clock
-		w.begin()
-		w.fence = (w.now + wallMinusMono) / 1000
-		w.entry("ZADD", "redislock:fence", "GT", strconv.FormatInt(w.fence, 10), "t")
-	}
 	w.begin()
 	w.expire(a.key)
 	k := w.key(a.key)

@@ -25,9 +25,9 @@
  *   RENEW          holders extend their lease
  *   FOREIGN        a program with plain SET NX and an owner-checked delete
  *   TOKENS         fencing tokens
- *   OTHERKEY       a claim of another key, which shares the fence
- *   XXINCR         claims draw by ZADD XX INCR, which begins no fence
- *   BETWEEN        FLUSHALL may come between the two commands of a claim
+ *   OTHERKEY       claims of another key, which share the fence and may begin it
+ *   BETWEEN=0      where FLUSHALL may come within a claim: 1: before it sets the
+ *                  key, 2: also between that and its token
  *   LIVE           G5, as an LTL formula
  *   BREAK_...      deliberate errors
  */
@@ -61,6 +61,9 @@
 #endif
 #ifndef TICKS
 #define TICKS 0
+#endif
+#ifndef BETWEEN
+#define BETWEEN 0
 #endif
 #ifndef LATE
 #define LATE 1
@@ -139,7 +142,7 @@ bit  dead[M];
 #define SLOTS	(BACK+N)
 
 #define NONE	0
-#define CLAIM	1	/* SET NX PX and ZINCRBY */
+#define CLAIM	1	/* raise.lua if need be, SET NX PX and INCR */
 #define TRY	2	/* acquire.lua, try */
 #define JOIN	3	/* acquire.lua, join */
 #define REL	4	/* release.lua */
@@ -147,6 +150,7 @@ bit  dead[M];
 #define SENT	1
 #define DONE	2	/* the reply is under way */
 #define HALF	3	/* of CLAIM: SET was run, the token is still to be drawn */
+#define RAISED	4	/* of CLAIM: the fence was raised, SET is still to be run */
 
 byte op[SLOTS], ph[SLOTS];
 byte age[SLOTS];	/* ticks since it was sent */
@@ -188,9 +192,10 @@ byte lates = GHOSTS;
 byte fvalid, fdone;
 #endif
 #ifdef TOKENS
-byte fence, epoch;
+byte fence = 10, epoch;
 byte now = 10;		/* the server's clock */
-byte raise[N];		/* what a claim raises the fence to */
+byte known[M];		/* by manager: the fence was above it. Manager 0 has been at work. */
+byte floor[SLOTS];	/* of CLAIM: the fence is known to be above it as the token is drawn */
 byte rtok[SLOTS], repo[SLOTS], gtok[2*N], gepo[2*N];
 byte tok[N], tepo[N];	/* accepted */
 hidden byte dtok;
@@ -220,12 +225,24 @@ inline draw()
 {
 #ifdef TOKENS
 	now++;	/* tokens are drawn less often than the clock ticks */
+	fence++;
 #ifndef BREAK_INCR
 	if :: fence < now -> fence = now :: else fi;
 #endif
-	fence++; dtok = fence
+	dtok = fence
 #else
 	skip
+#endif
+}
+
+/* raise.lua, before the claim in slot s */
+inline raise(s)
+{
+#ifdef BREAK_CLIENTCLOCK	/* to what the manager knew of the clock, and not where there is no fence */
+	if :: fence != 0 && fence < floor[s] -> fence = floor[s] :: else fi
+#else
+	draw();
+	if :: floor[s] < now -> floor[s] = now :: else fi
 #endif
 }
 
@@ -439,9 +456,6 @@ inline exec(s, i, member, score)
 {
 	if
 	:: op[s] == CLAIM ->
-#ifdef TOKENS
-		if :: fence != 0 && fence < raise[i] -> fence = raise[i] :: else fi;	/* ZADD XX GT */
-#endif
 		rheld[s] = 0;
 		if
 		:: key == 0 ->
@@ -480,7 +494,11 @@ inline send(i, kind, look, re)
 	unsent[i] = 0;
 	if :: kind != REL -> traced[i] = 1 :: else fi;
 #ifdef TOKENS
-	raise[i] = (kind == CLAIM -> now : 0)
+#ifdef BREAK_CLIENTCLOCK
+	floor[i] = (kind == CLAIM -> now : 0)
+#else
+	floor[i] = (kind == CLAIM -> known[mgr(i)] : 0)
+#endif
 #endif
 }
 
@@ -492,14 +510,11 @@ inline clear(s)	/* the slot, and so the state, forgets what is dealt with */
 	:: else
 	fi;
 	if
-	:: s < N -> olook[s] = 0; orejoin[s] = 0;
-#ifdef TOKENS
-		raise[s] = 0
-#endif
+	:: s < N -> olook[s] = 0; orejoin[s] = 0
 	:: else
 	fi;
 #ifdef TOKENS
-	rtok[s] = 0; repo[s] = 0
+	rtok[s] = 0; repo[s] = 0; floor[s] = 0
 #endif
 }
 
@@ -581,8 +596,7 @@ inline pump(m)
 		firstJoined(m);
 		if
 		:: x == 0 && !contended[m] ->
-			/* Manager 0 has been at work and knows the server's clock. */
-			send(y-1, (m == 0 -> CLAIM : TRY), 0, 0)
+			send(y-1, CLAIM, 0, 0)
 #ifndef BREAK_EARLYJOIN
 		:: (x != 0 || contended[m]) && !ready(m) ->
 			if :: sub[m] == OFF -> sub[m] = SUBSCRIBING :: else fi;
@@ -720,7 +734,10 @@ inline acquired(i)
 	c = left(rlease[i], age[i]);
 	stok = RTOK(i); sepo = REPO(i);
 #ifdef TOKENS
-	srejoin = srejoin || (skind == CLAIM && sheld && stok <= raise[i]);
+#ifndef BREAK_NOFLOOR
+	srejoin = srejoin || (skind == CLAIM && sheld && stok <= floor[i]);
+#endif
+	if :: known[mgr(i)] < floor[i] -> known[mgr(i)] = floor[i] :: else fi;
 #endif
 	clear(i);
 	if
@@ -894,7 +911,7 @@ inline time()
 	}
 	for (q : 0 .. SLOTS-1) {
 		if
-		:: ph[q] == SENT || ph[q] == HALF || (ph[q] == DONE && ((op[q] == REL && rx[q] != 0) || (op[q] != REL && rheld[q]))) ->
+		:: ph[q] == SENT || ph[q] == RAISED || ph[q] == HALF || (ph[q] == DONE && ((op[q] == REL && rx[q] != 0) || (op[q] != REL && rheld[q]))) ->
 			more(age[q])
 		:: else
 		fi
@@ -935,6 +952,9 @@ inline crash(m)
 	dead[m] = 1;
 	if :: rsub[m] -> rsub[m] = 0; zombie[m] = 1 :: else fi;
 	sub[m] = OFF; lookAt[m] = 0; lookAgain[m] = 0; contended[m] = 0;
+#ifdef TOKENS
+	known[m] = 0;
+#endif
 	dropMessages(m);
 	for (z : 0 .. SLOTS-1) {
 		if
@@ -987,6 +1007,9 @@ inline tidy()
 		}
 		if :: !y -> contended[z] = 0 :: else fi;
 		if :: !x -> lookAt[z] = 0; lookAgain[z] = 0 :: else fi;
+#ifdef TOKENS
+		if :: !x && !y -> known[z] = 0 :: else fi;
+#endif
 #if GHOSTS == 0
 		if :: !f && !dead[z] -> sub[z] = OFF; rsub[z] = 0; zombie[z] = 0 :: else fi;
 #endif
@@ -1051,7 +1074,16 @@ end:	do
 proctype Wire(byte s; byte i)
 {
 end:	do
+#ifdef TOKENS
+	/* Only a manager that has raised the fence lately may do without: that is 10 ms
+	 * in the library, and any time here. */
+	:: d_step { ph[s] == SENT && op[s] == CLAIM -> printf("Redis raises the fence for lock %d\n", i);
+			raise(s); ph[s] = RAISED; check()
+		}
+	:: d_step { ph[s] == RAISED || (ph[s] == SENT && (op[s] != CLAIM || floor[s] != 0)) -> printf("Redis runs %d (1 claim, 2 try, 3 join, 4 release) of lock %d\n", op[s], i);
+#else
 	:: d_step { ph[s] == SENT -> printf("Redis runs %d (1 claim, 2 try, 3 join, 4 release) of lock %d\n", op[s], i);
+#endif
 			exec(s, i, (s < N && joined[i]), lscore[i]);
 			if
 			:: dead[mgr(i)] && ph[s] == DONE -> clear(s)
@@ -1061,12 +1093,7 @@ end:	do
 		}
 #ifdef TOKENS
 	:: d_step { ph[s] == HALF -> printf("Redis draws the token of lock %d\n", i);
-			now++;
-#ifdef XXINCR
-			if :: fence != 0 -> fence++ :: else fi;
-#else
-			fence++;
-#endif
+			now++; fence++;		/* INCR begins a fence where there is none */
 			rtok[s] = fence; ph[s] = DONE;
 			if
 			:: dead[mgr(i)] -> clear(s)
@@ -1172,20 +1199,13 @@ proctype Foreigner()
 }
 #endif
 
-/* ZINCRBY begins a fence where there is none; ZADD XX INCR would not. */
-#ifdef XXINCR
-#define BARE(x)	skip
-#else
-#define BARE(x)	x
-#endif
-
 #ifdef OTHERKEY
-/* A claim of another key by another manager: it draws from the same fence, and
- * draws again by the script if it finds it lost. */
+/* Claims of another key by another manager: they draw from the same fence, and
+ * begin it if it was lost. The manager that finds it so may die, or draw by script. */
 proctype Other()
 {
 end:	do
-	:: d_step { fence == 0 -> printf("Redis draws a token for another key\n"); BARE(fence++) }
+	:: d_step { fence == 0 -> printf("Redis draws a token for another key\n"); fence++ }
 	od
 }
 #endif
@@ -1204,16 +1224,19 @@ end:	do
 #endif
 }
 
-/* The two commands of a claim come in one packet, and Redis runs them in one go.
- * An expiry may come between them, as Redis was stopped, but not a FLUSHALL. */
-#if defined(TOKENS) && !defined(BETWEEN)
-#if N == 2
-#define halfway	(ph[0] == HALF || ph[1] == HALF)
+/* The commands of a claim come in one packet, and Redis runs them in one go. An
+ * expiry may come between them, as Redis was stopped, but not a FLUSHALL. */
+#if BETWEEN == 0
+#define within(i)	(ph[i] == RAISED || ph[i] == HALF)
+#elif BETWEEN == 1
+#define within(i)	(ph[i] == HALF)
 #else
-#define halfway	(ph[0] == HALF || ph[1] == HALF || ph[2] == HALF)
+#define within(i)	0
 #endif
+#if N == 2
+#define halfway	(within(0) || within(1))
 #else
-#define halfway	0
+#define halfway	(within(0) || within(1) || within(2))
 #endif
 
 proctype Faults()
@@ -1235,6 +1258,9 @@ proctype Faults()
 init {
 	byte i;
 	atomic {
+#ifdef TOKENS
+		known[0] = 10;
+#endif
 		for (i : 0 .. N-1) {
 			run User(i); run Wire(i, i); run Wire(BACK+i, i);
 #ifndef NOGRANTS

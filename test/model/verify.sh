@@ -131,7 +131,7 @@ full() {
 	holds queue-lost safety $three -DSAME -DQUEUELOSS=1
 	holds all-lost safety $two -DFLUSHES=1 -DCANCELS=2 -DLOSSES=1
 	holds tokens safety $two -DTOKENS -DTICKS=2 -DLOSSES=1 -DFLUSHES=1
-	holds tokens-xx-incr safety $two -DTOKENS -DTICKS=2 -DLOSSES=1 -DFLUSHES=1 -DOTHERKEY -DXXINCR
+	holds tokens-flush-before-the-set safety $two -DTOKENS -DTICKS=2 -DLOSSES=1 -DFLUSHES=1 -DOTHERKEY -DBETWEEN=1
 	# Every waiter is answered, with weak fairness.
 	holds no-grant-arrives liveness $three -DSAME -DNOGRANTS
 	holds wakeup-lost-replies liveness $two -DLOSSES=1 -DCANCELS=1
@@ -152,12 +152,13 @@ deliberate() {
 	breaks join-before-subscribed safety "$g4" -DN=2 -DTTL=1 -DLATE=0 -DLOSSES=0 -DCANCELS=0 -DBREAK_EARLYJOIN
 	breaks rejoin-at-the-end safety "$g2" $two -DFOREIGN -DQUEUELOSS=1 -DBREAK_NEWSCORE
 	breaks token-by-plain-incr safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBREAK_INCR
+	breaks claim-trusts-the-fence safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBREAK_NOFLOOR
+	breaks raise-to-the-managers-clock safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DOTHERKEY -DBREAK_CLIENTCLOCK
 }
 
 # What the protocol does not keep, as docs/model.md tells.
 known() {
-	breaks claim-begins-the-fence safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DOTHERKEY
-	breaks flush-within-a-claim safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBETWEEN
+	breaks flush-within-a-claim safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBETWEEN=2
 }
 
 $size

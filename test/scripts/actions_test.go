@@ -106,14 +106,9 @@ func (w *world) extend(t *rapid.T) {
 	w.do(t, call{verb: "extend", by: w.caller(t), ttl: max(2, anyTTL().Draw(t, "extension"))})
 }
 
-// claim is the plain SET NX with a token, after the fence was raised to what the
-// manager knows of the server's clock, if need be.
+// claim is the plain SET NX with a token, after the fence was raised if need be.
 func (w *world) claim(t *rapid.T) {
-	c := call{verb: "claim", by: w.caller(t), keep: rapid.Bool().Draw(t, "keep")}
-	if rapid.Bool().Draw(t, "raise") {
-		c.raise = [2]int64{w.servers[0].clock - 5, w.servers[1].now(t) - 5}
-	}
-	w.do(t, c)
+	w.do(t, call{verb: "claim", by: w.caller(t), raise: rapid.Bool().Draw(t, "raise")})
 }
 
 // slipIn is a claim that comes just as the key is free, perhaps by one who has
@@ -188,6 +183,8 @@ func (w *world) foreign(t *rapid.T) {
 		{"del", p.shortest},
 		{"del", p.skipped},
 		{"del", fence},
+		{"set", fence, 7},
+		{"set", fence, "no number"},
 		{"flushall"},
 		{"zadd", p.queue, 5, "junk"},
 		{"zadd", p.queue, 6, "m:x:1:value"},
@@ -244,7 +241,6 @@ func (w *world) setBack(t *rapid.T) {
 // moveStamps moves what the redis-server's clock has stamped, because the clock
 // itself cannot be set.
 func (w *world) moveStamps(t *rapid.T, by int64) {
-	isStamp := func(n int64) bool { return n > 1e14 }
 	var commands [][]any
 	db := w.models[1].db
 	for _, key := range slices.Sorted(maps.Keys(db)) {
@@ -252,6 +248,9 @@ func (w *world) moveStamps(t *rapid.T, by int64) {
 			if isStamp(s.score) {
 				commands = append(commands, []any{"zincrby", key, by, s.member})
 			}
+		}
+		if key == fence && db[key].stamped() {
+			commands = append(commands, []any{"incrby", key, by})
 		}
 	}
 	got := w.servers[1].call(t, commands...)
@@ -266,6 +265,9 @@ func (w *world) moveStamps(t *rapid.T, by int64) {
 	w.servers[1].hold(got.state)
 	if isStamp(w.highest[1]) {
 		w.highest[1] += by
+	}
+	for manager, floor := range w.floors[1] {
+		w.floors[1][manager] = floor + by
 	}
 	for _, c := range w.callers {
 		if c.score[1] != 0 {

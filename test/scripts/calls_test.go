@@ -50,13 +50,12 @@ type call struct {
 
 	ttl int64 // extend
 
-	raise [2]int64 // claim: the fence, if not 0
-	keep  bool     // claim: puts off the fence's end
+	raise bool // claim: has the fence raised before it
 }
 
 func (c call) String() string {
-	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%v keep=%t",
-		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise, c.keep)
+	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%t",
+		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise)
 }
 
 // commands returns what is sent to server i.
@@ -83,13 +82,10 @@ func (c call) commands(s *texts, i int) [][]any {
 	}
 	all := [][]any{
 		{"set", by.lock, by.value, "nx", "px", by.ttl},
-		{"zadd", fence, "xx", "incr", 1, "t"},
+		{"incr", fence},
 	}
-	if c.raise[i] != 0 {
-		all = append([][]any{{"zadd", fence, "xx", "gt", c.raise[i], "t"}}, all...)
-	}
-	if c.keep {
-		all = append(all, []any{"pexpire", fence, 86400000})
+	if c.raise {
+		all = append([][]any{{"eval", s.raise, 1, fence}}, all...)
 	}
 	return all
 }
@@ -123,29 +119,29 @@ func understand(c call, replies []any) (r result) {
 	case "extend":
 		return result{what: "lease", lease: replies[0].(int64)}
 	case "claim":
-		if c.raise != [2]int64{} {
-			if replies[0] != int64(0) { // none added
-				panic("the raise replied something else than 0")
+		if c.raise {
+			clock := replies[0].([]any)
+			if len(clock) != 2 {
+				panic("the raise replied something else than a time")
 			}
-			replies = replies[1:]
+			r.time, replies = micros(clock), replies[1:]
 		}
 		r.what = "taken"
 		if replies[0] == "OK" {
 			r.what = "held"
 		}
-		if replies[1] != nil { // else there is no fence
-			r.token = whole(replies[1])
-		}
+		r.token = replies[1].(int64)
 		return r
+	case "release":
+		if kind, ok := replies[0].(int64); ok {
+			return result{what: []string{"none", "freed", "handed"}[kind]}
+		}
 	}
 	f := replies[0].([]any)
 	kind := f[0].(int64)
 	if c.verb == "release" {
-		switch {
-		case kind == 3 && len(f) == 6:
+		if kind == 3 && len(f) == 6 {
 			return result{what: "own", time: micros(f[1:]), seq: f[3].(string), token: whole(f[4]), value: f[5].(string)}
-		case kind < 3 && len(f) == 1:
-			return result{what: []string{"none", "freed", "handed"}[kind]}
 		}
 		panic("not a reply of release")
 	}
@@ -175,20 +171,13 @@ func kindOf(err error) string {
 	return err.Error()
 }
 
-// whole reads a score, which has to come without a fraction or exponent when it
-// comes from a script. Plain ZADD INCR replies a float64 in RESP3.
+// whole reads a number, which has to come without a fraction or exponent.
 func whole(v any) int64 {
-	switch v := v.(type) {
-	case string:
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil {
-			panic(err)
-		}
-		return n
-	case float64:
-		return int64(v)
+	n, err := strconv.ParseInt(v.(string), 10, 64)
+	if err != nil {
+		panic(err)
 	}
-	return v.(int64)
+	return n
 }
 
 func micros(f []any) int64 { return whole(f[0].(string))*1_000_000 + whole(f[1].(string)) }

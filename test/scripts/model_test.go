@@ -112,17 +112,23 @@ func (m *model) acquire(c call, i int) result {
 	r.holder, _ = m.text(by.lock)
 	r.lease = m.db[by.lock].ttl
 	if c.join {
+		shortest, ok := m.db[by.shortest].number()
 		r.shortest = by.ttl
-		if text, ok := m.text(by.shortest); ok {
-			n, _ := strconv.ParseInt(text, 10, 64)
-			r.shortest = min(n, by.ttl)
+		if ok {
+			r.shortest = min(shortest, by.ttl)
 		}
-		keep := min(max(r.lease, 0), 4e12) + 60_000
-		m.set(by.shortest, strconv.FormatInt(r.shortest, 10), keep)
-		m.expire(by.queue, keep)
+		if !ok || r.shortest < shortest || m.db[by.queue].ttl < kept(r.lease) {
+			keep := min(max(r.lease, 0), 4e12) + 60_000
+			m.set(by.shortest, strconv.FormatInt(r.shortest, 10), keep)
+			m.expire(by.queue, keep)
+		}
 	}
 	return r.at(m.reply.time)
 }
+
+// kept is how long a line has to live at least, for its time to live to be kept as
+// it is.
+func kept(lease int64) int64 { return min(max(lease, 0), 4e12) + 40_000 }
 
 func (r result) at(time int64) result { r.time = time; return r }
 
@@ -165,21 +171,25 @@ func (m *model) extend(c call) result {
 }
 
 func (m *model) claim(c call, i int) result {
-	r := result{what: "taken"}
+	r := result{what: "taken", time: m.reply.time}
+	if c.raise {
+		token := m.draw(span{r.time, r.time})
+		m.set(fence, strconv.FormatInt(token.low, 10), fenceTTL)
+		m.drawn = nil
+	}
 	if _, taken := m.text(c.by.lock); !taken {
 		m.set(c.by.lock, c.by.value, c.by.ttl)
 		r.what = "held"
 	}
 	e, ok := m.db[fence]
+	if _, number := e.number(); ok && !number {
+		return result{what: "value is not an integer"}
+	}
 	if !ok {
-		return r // only the scripts begin a fence
+		e.ttl = -1 // until a script sees to it
 	}
-	r.token = max(e.zset[0].score, c.raise[i]) + 1
-	e.zset = []scored{{"t", r.token}}
-	if c.keep {
-		e.ttl = 86_400_000
-	}
-	m.db[fence] = e
+	r.token = m.fence() + 1
+	m.set(fence, strconv.FormatInt(r.token, 10), e.ttl)
 	return r
 }
 
@@ -217,15 +227,15 @@ func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 	return next, false
 }
 
-// draw takes a token: above the last one, and above the clock.
+// draw takes a token: above the last one, and not below the clock.
 func (m *model) draw(clock span) span {
 	last := span{0, 0}
 	if m.drawn != nil {
 		last = *m.drawn
-	} else if e, ok := m.db[fence]; ok {
-		last = span{e.zset[0].score, e.zset[0].score}
+	} else {
+		last = span{m.fence(), m.fence()}
 	}
-	m.drawn = &span{max(last.low, clock.low) + 1, max(last.high, clock.high) + 1}
+	m.drawn = &span{max(last.low+1, clock.low), max(last.high+1, clock.high)}
 	return *m.drawn
 }
 
@@ -234,19 +244,22 @@ func (m *model) settle() {
 	if m.drawn == nil {
 		return
 	}
-	e, ok := m.db[fence]
-	if !ok {
-		e.kind, e.ttl = "zset", 86_400_000
-	}
 	token := m.drawn.low
-	if after := m.got.state[fence]; len(after.zset) == 1 && m.drawn.has(after.zset[0].score) {
-		token = after.zset[0].score
+	if after, ok := m.got.state[fence].number(); ok && m.drawn.has(after) {
+		token = after
 	}
 	if m.reply.token != 0 && m.reply.token != token {
 		m.faultf("token %d is not the last one drawn, %d", m.reply.token, token)
 	}
-	e.zset = []scored{{"t", token}}
-	m.db[fence] = e
+	m.set(fence, strconv.FormatInt(token, 10), fenceTTL)
+}
+
+const fenceTTL = 86_400_000
+
+// fence is the last token drawn, or 0.
+func (m *model) fence() int64 {
+	n, _ := m.db[fence].number()
+	return n
 }
 
 // token returns the token of the reply, or what it should have been.

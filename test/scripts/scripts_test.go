@@ -20,6 +20,7 @@ package scripts
 import (
 	"flag"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,19 +28,22 @@ import (
 	"pgregory.net/rapid"
 )
 
-type texts struct{ acquire, release, extend string }
+type texts struct{ acquire, release, extend, raise string }
 
 // readScripts puts the scripts together as script.go does.
 func readScripts(t *testing.T) *texts {
-	read := func(name string) string {
+	include := regexp.MustCompile(`(?m)^\s*-- include (\S+)\n`)
+	var read func(name string) string
+	read = func(name string) string {
 		text, err := os.ReadFile("../../lua/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(text)
+		return include.ReplaceAllStringFunc(string(text), func(line string) string {
+			return read(include.FindStringSubmatch(line)[1])
+		})
 	}
-	shared := read("handover.lua")
-	return &texts{shared + read("acquire.lua"), shared + read("release.lua"), read("extend.lua")}
+	return &texts{read("acquire.lua"), read("release.lua"), read("extend.lua"), read("raise.lua")}
 }
 
 func TestScriptsAgreeWithTheModelOnBothServers(t *testing.T) {
@@ -64,7 +68,7 @@ func TestScriptsAgreeWithTheModelOnBothServers(t *testing.T) {
 		t.Repeat(w.actions())
 	})
 	t.Logf("%d cases; %d were left when a lease was shorter than the call took; outcomes: %v", cases, blurred, seen)
-	for _, what := range []string{"held", "taken", "none", "freed", "handed", "own", "lease", "WRONGTYPE"} {
+	for _, what := range []string{"held", "taken", "none", "freed", "handed", "own", "lease", "WRONGTYPE", "distrusted", "raised after a loss", "kept"} {
 		if seen[what] == 0 && !t.Failed() {
 			t.Errorf("%q never came to pass: the calls do not lead there", what)
 		}
@@ -85,11 +89,12 @@ type world struct {
 	places   []place
 	callers  []*caller
 	last     *call
-	highest  [2]int64       // token
-	lost     [2]bool        // the fence was lost since
-	wentBack bool           // the clock did
-	seen     map[string]int // outcomes
-	over     bool           // see blurred
+	highest  [2]int64            // token
+	lost     [2]bool             // the fence was lost since
+	floors   [2]map[string]int64 // by manager: the fence was raised to it
+	wentBack bool                // the clock did
+	seen     map[string]int      // outcomes
+	over     bool                // see blurred
 }
 
 // bytes that scripts, patterns and protocols may trip over.
@@ -118,6 +123,7 @@ func newWorld(t *rapid.T, scripts *texts, servers [2]*server) *world {
 	for i, s := range servers {
 		s.reset(t)
 		w.models[i] = &model{db: make(state), live: make(map[string]bool)}
+		w.floors[i] = make(map[string]int64)
 	}
 	for _, manager := range w.managers {
 		if rapid.Bool().Draw(t, "listens") {
@@ -162,6 +168,10 @@ func (w *world) do(t *rapid.T, c call) {
 		results[i] = w.understand(t, i, c, got[i])
 	}
 	slack := got[1].slack()
+	if w.mayRefresh(c, results[0], slack) {
+		w.over = true
+		return
+	}
 	if diff := sameResult(results[0], results[1], slack) +
 		sameState(got[0].state, got[1].state, slack) + sameMessages(got[0].messages, got[1].messages); diff != "" {
 		t.Fatalf("%v\n%s\nreplies: %q\n         %q", c, diff, got[0].replies, got[1].replies)
@@ -190,6 +200,21 @@ func (w *world) do(t *rapid.T, c call) {
 		if c.verb == "acquire" && c.join && results[i].what == "taken" {
 			c.by.joined, c.by.score[i] = true, results[i].score
 		}
+	}
+}
+
+// mayRefresh tells whether a line's time to live is so near the end of what is kept
+// as it is that the time which the call took decides.
+func (w *world) mayRefresh(c call, r result, slack int64) bool {
+	line, ok := w.models[0].db[c.by.queue]
+	if c.verb != "acquire" || !c.join || r.what != "taken" || !ok {
+		return false
+	}
+	if rest := line.ttl - kept(r.lease); rest > slack {
+		w.seen["kept"]++
+		return false
+	} else {
+		return rest >= -slack
 	}
 }
 
@@ -226,7 +251,7 @@ func (w *world) align(got [2]answer) {
 func (w *world) spoilt(p place) bool {
 	db := w.models[0].db
 	wrong := func(key, kind string) bool { e, ok := db[key]; return ok && e.kind != kind }
-	return wrong(p.lock, "string") || wrong(p.queue, "zset") || wrong(fence, "zset") || wrong(p.shortest, "string") || wrong(p.skipped, "zset")
+	return wrong(p.lock, "string") || wrong(p.queue, "zset") || wrong(fence, "string") || wrong(p.shortest, "string") || wrong(p.skipped, "zset")
 }
 
 // safe says what must not happen even if a key is of the wrong type, about which
@@ -267,12 +292,23 @@ func safe(before state, m *model, c call, r result) string {
 }
 
 // rising checks that tokens rise, over a loss of the fence too, unless the clock
-// was set back. A claim that finds no fence draws a token that is too low; it
-// knows that, and has a script draw another.
+// was set back. A claim that finds no fence begins one, and draws a token that is
+// too low: its manager knows how far the fence was raised before, and has a script
+// draw another.
 func (w *world) rising(t *rapid.T, i int, c call, r result) {
 	w.noteLoss()
-	if r.token == 0 || c.verb == "claim" && (r.what != "held" || w.lost[i]) {
+	if c.raise && r.token != 0 {
+		w.floors[i][c.by.manager] = max(w.floors[i][c.by.manager], r.time)
+	}
+	floor, raised := w.floors[i][c.by.manager]
+	if r.token == 0 || c.verb == "claim" && (r.what != "held" || !raised || r.token <= floor) {
+		if c.verb == "claim" && r.what == "held" && raised {
+			w.seen["distrusted"]++
+		}
 		return
+	}
+	if c.verb == "claim" && w.lost[i] {
+		w.seen["raised after a loss"]++
 	}
 	if w.lost[i] && w.wentBack {
 		w.highest[i] = 0
@@ -285,7 +321,7 @@ func (w *world) rising(t *rapid.T, i int, c call, r result) {
 
 func (w *world) noteLoss() {
 	for i, m := range w.models {
-		if e, ok := m.db[fence]; ok && e.kind == "zset" {
+		if n, ok := m.db[fence].number(); ok && n >= w.highest[i] {
 			continue
 		}
 		w.lost[i] = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -249,6 +250,23 @@ type entry struct {
 	text []string // of a string or list
 	zset []scored // in the order of the server
 	ttl  int64    // -1: none
+}
+
+// number is what a string holds that is one.
+func (e entry) number() (int64, bool) {
+	if e.kind != "string" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(e.text[0], 10, 64)
+	return n, err == nil
+}
+
+// isStamp tells times of a server's clock from numbers that are not.
+func isStamp(n int64) bool { return n > 1e14 }
+
+func (e entry) stamped() bool {
+	n, ok := e.number()
+	return ok && isStamp(n)
 }
 
 type scored struct {

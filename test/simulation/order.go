@@ -61,14 +61,6 @@ func (t *truth) member(member string) *attempt {
 }
 
 func (t *truth) hasJoined(key, member string) {
-	if key == fenceKey {
-		c := t.current
-		t.fenceBy, t.ghostlyFence = nil, c.script == "" && c.conn.closed
-		if c.script == "" {
-			t.fenceBy = c.conn.process
-		}
-		return
-	}
 	name, isQueue := strings.CutPrefix(key, queueKeys)
 	if !isQueue {
 		return
@@ -122,7 +114,9 @@ func (t *truth) doubt(args []string) {
 	var value string
 	switch strings.ToUpper(args[0]) {
 	case "EVAL", "EVALSHA":
-		value = args[3+integer(args[2])]
+		if rest := args[3+integer(args[2]):]; len(rest) > 0 { // else it raises the fence
+			value = rest[0]
+		}
 	case "SET":
 		value = args[2]
 	}

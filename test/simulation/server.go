@@ -55,7 +55,7 @@ func (s *server) when(expires int64) time.Duration {
 type call struct {
 	conn    *conn // nil: not by a manager
 	name    string
-	script  string // "acquire", "release" or "extend"
+	script  string // "acquire", "release", "extend" or "raise"
 	keys    []string
 	args    []string
 	popped  []*attempt // taken from the queue by this script so far
@@ -169,6 +169,8 @@ func (s *server) eval(current *call, name string, args []string) any {
 // scriptName tells the library's scripts by what they are given.
 func scriptName(keys, args []string) string {
 	switch {
+	case len(keys) == 1 && len(args) == 0:
+		return "raise"
 	case len(keys) == 1 && len(args) == 2:
 		return "extend"
 	case len(keys) == 5 && len(args) == 4:
@@ -192,7 +194,7 @@ func (s *server) publish(channel, text string) int64 {
 
 // notify sends a keyspace event.
 func (s *server) notify(event, key string) {
-	class := map[string]string{"set": "$", "expired": "x"}[event]
+	class := map[string]string{"set": "$", "incrby": "$", "expired": "x"}[event]
 	if class == "" {
 		class = "g"
 	}

@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -230,8 +231,8 @@ func (s *simulation) end() {
 	s.net.mu.Lock()
 	defer s.net.mu.Unlock()
 	for _, key := range s.server.store.keys() {
-		begun := s.truth.fenceBy
-		if key != fenceKey || !s.truth.ghostlyFence && (begun == nil || !begun.gone) {
+		alive := func(p *process) bool { return !p.gone }
+		if key != fenceKey || slices.ContainsFunc(s.truth.fenceBy, alive) {
 			s.story.violation("G9: %s is left in Redis after a day", key)
 		}
 	}

@@ -127,6 +127,8 @@ func (s *store) do(args []string) (reply any) {
 		return nil
 	case "SET":
 		return s.set(args[1], args[2], args[3:])
+	case "INCR":
+		return s.increment(args[1])
 	case "DEL":
 		n := int64(0)
 		for _, key := range args[1:] {
@@ -193,6 +195,24 @@ func (s *store) set(key, value string, options []string) any {
 	return status("OK")
 }
 
+// increment leaves the time to live as it is; a key that it begins has none.
+func (s *store) increment(key string) any {
+	n, expires := int64(0), int64(0)
+	if e := s.text(key); e != nil {
+		var err error
+		if n, err = strconv.ParseInt(e.text, 10, 64); err != nil || n == math.MaxInt64 {
+			return failure("ERR value is not an integer or out of range")
+		}
+		expires = e.expires
+	}
+	n++
+	value := strconv.FormatInt(n, 10)
+	s.entries[key] = &entry{text: value, expires: expires}
+	s.watch.wasSet(key, value, expires, false)
+	s.notify("incrby", key)
+	return n
+}
+
 func (s *store) sortedSet(name string, args []string) any {
 	key := args[0]
 	e := s.get(key)
@@ -202,19 +222,6 @@ func (s *store) sortedSet(name string, args []string) any {
 	switch name {
 	case "ZADD":
 		return s.zadd(key, e, args[1:])
-	case "ZINCRBY":
-		if e == nil {
-			e = s.newSet(key)
-		}
-		by, err := strconv.ParseFloat(args[1], 64)
-		if err != nil {
-			panic(err)
-		}
-		if _, there := e.scores[args[2]]; !there {
-			s.watch.hasJoined(key, args[2])
-		}
-		e.scores[args[2]] += by
-		return e.scores[args[2]]
 	case "ZSCORE":
 		if e != nil {
 			if score, ok := e.scores[args[1]]; ok {
@@ -262,44 +269,24 @@ func (s *store) sortedSet(name string, args []string) any {
 }
 
 func (s *store) zadd(key string, e *entry, args []string) any {
-	nx, xx, gt, incr := false, false, false, false
-	for len(args) > 2 {
-		switch strings.ToUpper(args[0]) {
-		case "NX":
-			nx = true
-		case "XX":
-			xx = true
-		case "GT":
-			gt = true
-		case "INCR": // used with XX only
-			incr = true
-		default:
-			panic(errArguments)
-		}
+	nx := len(args) == 3 && strings.ToUpper(args[0]) == "NX"
+	if nx {
 		args = args[1:]
+	}
+	if len(args) != 2 {
+		panic(errArguments)
 	}
 	score, err := strconv.ParseFloat(args[0], 64)
 	if err != nil {
 		panic(err)
 	}
-	if e == nil && incr {
-		return nil
-	}
 	if e == nil {
-		if xx {
-			return int64(0)
-		}
 		e = s.newSet(key)
 	}
-	old, there := e.scores[args[1]]
-	switch {
-	case incr:
-		e.scores[args[1]] += score
-		return e.scores[args[1]]
-	case there && (nx || gt && score <= old), !there && xx:
-		return int64(0)
-	case there:
-		e.scores[args[1]] = score
+	if _, there := e.scores[args[1]]; there {
+		if !nx {
+			e.scores[args[1]] = score
+		}
 		return int64(0)
 	}
 	e.scores[args[1]] = score

@@ -81,6 +81,8 @@ func (c command) String() string {
 				text += ", out of the queue"
 			}
 			return text
+		case "raise":
+			return "raise " + keys[0]
 		default:
 			return fmt.Sprintf("extend %s of %s to %s", keys[0], args[0], args[1])
 		}

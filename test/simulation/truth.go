@@ -12,18 +12,18 @@ import (
 // which Redis made them, it knows who holds each key and who stands in its line,
 // and it checks what the library does and says against that.
 type truth struct {
-	net          *network
-	server       *server
-	story        *story
-	keys         map[string]*keyTruth
-	attempts     []*attempt
-	byValue      map[string]*attempt
-	joins        int
-	current      *call
-	ghostlyFence bool          // the fence was begun by a request that a dead connection delivered
-	fenceBy      *process      // which has begun the fence and has to see to its end
-	troubled     bool          // there are faults
-	healed       time.Duration // when the last fault had ended and was got over; 0: not yet
+	net      *network
+	server   *server
+	story    *story
+	keys     map[string]*keyTruth
+	attempts []*attempt
+	byValue  map[string]*attempt
+	joins    int
+	current  *call
+	fence    int64         // as the store holds it; 0: not there
+	fenceBy  []*process    // who drew from a fence without a time to live, and has to see to its end
+	troubled bool          // there are faults
+	healed   time.Duration // when the last fault had ended and was got over; 0: not yet
 }
 
 // keyTruth is what is true of one lock key.
@@ -121,6 +121,12 @@ func (t *truth) begin(c *call) { t.current = c }
 
 // running is told of the script, once that is known.
 func (t *truth) running(c *call) {
+	if c.script == "raise" {
+		if c.keys[0] != fenceKey {
+			t.story.violation("%s is raised as if it were the fence", c.keys[0])
+		}
+		return
+	}
 	a := t.byValue[c.args[0]]
 	if a == nil {
 		t.story.violation("a script is run for %s, which nobody has asked for", c.args[0])
@@ -159,8 +165,32 @@ const (
 
 func isSideKey(key string) bool { return strings.HasPrefix(key, "redislock:") }
 
+// fenceWasSet is told that a token was drawn. Scripts draw one above the last, and
+// not below the clock, and see to it that the fence goes at last. A claim draws from
+// what it finds, and may find none.
+func (t *truth) fenceWasSet(value string, expires int64) {
+	before, c := t.fence, t.current
+	t.fence = integer(value)
+	switch clock := t.server.clock().Microseconds(); {
+	case t.fence <= before:
+		t.story.violation("G10: %s sets the fence from %d to %d", c.name, before, t.fence)
+	case c.script != "" && t.fence < clock:
+		t.story.violation("G10: %s draws %d while the server's clock shows %d", c.script, t.fence, clock)
+	case c.script != "" && expires == 0:
+		t.story.violation("G9: %s leaves the fence without a time to live", c.script)
+	}
+	if expires != 0 {
+		t.fenceBy = nil
+	} else if c.conn != nil && !c.conn.closed { // else a dead connection has delivered it
+		t.fenceBy = append(t.fenceBy, c.conn.process)
+	}
+}
+
 // wasSet is told that a key has a new owner.
 func (t *truth) wasSet(key, value string, expires int64, absent bool) {
+	if key == fenceKey {
+		t.fenceWasSet(value, expires)
+	}
 	if isSideKey(key) {
 		return
 	}
@@ -203,6 +233,9 @@ func (t *truth) wasSet(key, value string, expires int64, absent bool) {
 
 // wasRemoved is told that a key has no owner any more.
 func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
+	if key == fenceKey {
+		t.fence, t.fenceBy = 0, nil
+	}
 	if isSideKey(key) {
 		return
 	}
