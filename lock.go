@@ -242,7 +242,17 @@ func (m *LockManager) lose(l *Lock, cause error) {
 	l.err = causes{ErrLost, cause}
 	m.renewals.remove(l)
 	l.finish()
-	m.disown(l)
+	if rest := time.Until(l.validUntil); rest > 0 && (cause == errLeaseEnded || cause == errMaxHold) {
+		// Lost a little early, and still promised: a late message that grants it must
+		// not be taken for one that nobody waits for.
+		time.AfterFunc(rest, func() {
+			m.mu.Lock()
+			defer m.exit()
+			m.disown(l)
+		})
+	} else {
+		m.disown(l)
+	}
 	m.warn("lock lost", "key", l.key, "value", masked(l.value), "token", l.token, "cause", cause)
 }
 

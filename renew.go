@@ -18,12 +18,17 @@ type renewals struct {
 // renewShare is how often a lease is renewed: this many times in a TTL.
 const renewShare = 3
 
+// maxRenewals bounds how often it is tried.
+const maxRenewals = 30
+
 // add schedules the next renewal.
 func (r *renewals) add(m *LockManager, l *Lock, now time.Time) {
 	if m.closed || l.heapAt >= 0 {
 		return
 	}
-	l.renewAt = now.Add(l.ttl / renewShare)
+	// Less than a TTL is left of a lease that was granted late or not renewed in
+	// time.
+	l.renewAt = now.Add(max(min(l.ttl, l.validUntil.Sub(now))/renewShare, l.ttl/maxRenewals))
 	heap.Push(&r.due, l)
 	if l.heapAt == 0 {
 		r.setTimer(m, now)
