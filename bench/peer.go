@@ -45,7 +45,9 @@ type contender struct {
 	name    string
 	role    role
 	polling bool // waiters try again and again
-	merging bool // what many want at a time goes out together: no use where they wait for each other
+
+	uncontended bool // takes part only where callers do not wait for each other
+	ring        bool // takes part only where one key goes from process to process
 
 	open       func(addr string, ttl time.Duration, s settings) (peer, error)
 	best       func(u use) settings // the fastest that neither hangs nor fails
@@ -73,6 +75,8 @@ type settings struct {
 	auto  bool          // through go-redis' AutoPipeline
 	flush time.Duration // rueidis: delay of a flush, so that it holds more
 	next  time.Duration // rueidislock: an attempt's time-out
+	token bool          // the floor: draws one
+	ring  int           // the ring's length
 }
 
 func (s settings) String() string {
@@ -98,7 +102,7 @@ func contenders() []contender {
 	return []contender{
 		redislockPeer, redsyncPeer, bsmPeer, rueidislockPeer,
 		onAutoPipeline(redsyncPeer, variant), onAutoPipeline(bsmPeer, variant),
-		rawPeer, onAutoPipeline(rawPeer, floor),
+		rawPeer, tokenPeer, onAutoPipeline(rawPeer, floor), ringPeer,
 	}
 }
 
@@ -107,7 +111,7 @@ func contenders() []contender {
 func onAutoPipeline(c contender, as role) contender {
 	best := c.best
 	c.name += ", AutoPipeline"
-	c.role, c.merging = as, true
+	c.role, c.uncontended = as, true
 	c.best = func(u use) settings {
 		s := best(u)
 		s.pool, s.auto = 0, true

@@ -11,7 +11,12 @@ import (
 // several callers a key.
 func throughput(name string, u use) scenario {
 	u.ttl = ttl
-	takes := func(c contender) bool { return !c.merging || u.keys > 1 || u.callers == 1 }
+	takes := func(c contender) bool {
+		if c.ring {
+			return u.keys == 1 && u.processes > 1
+		}
+		return !c.uncontended || u.keys > 1 || u.callers == 1
+	}
 	return scenario{name: name, use: u, limit: 15 * time.Second, takes: takes, measure: measureThroughput}
 }
 
