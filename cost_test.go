@@ -180,6 +180,7 @@ func BenchmarkContended(b *testing.B) {
 		b.Run(fmt.Sprintf("%dx%d", shape[0], shape[1]), func(b *testing.B) {
 			server, client := benchServer(b)
 			managers := benchManagers(b, client, shape[0])
+			b.ReportAllocs()
 			before := server.Stat(client, "total_reads_processed")
 			spread(b, shape[0]*shape[1], func(g int) { once(b, managers[g%shape[0]], "key") })
 			b.ReportMetric(float64(server.Stat(client, "total_reads_processed")-before)/float64(b.N), "reads/op")

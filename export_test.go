@@ -8,6 +8,7 @@ var (
 		return k.queue, k.shortest
 	}
 	MissingFlags = missingFlags
+	ScriptText   = textOf
 )
 
 const (
