@@ -52,9 +52,12 @@ type Lock struct {
 	trace     bool          // the key may hold its value, or the queue its member
 	joined    bool          // the queue may hold its member
 	doubt     bool          // granted, but for how long must be asked once the way is free
+	unlocking bool          // Unlock waits for cleaned
+	capped    bool          // renewed up to renewEnd
+	stale     uint8         // grants that came too late to be of use
+	heapAt    int32         // index in the renewals, -1 outside
 	score     int64         // its place in the queue, once known
 	asOf      time.Duration // server's clock when it last was seen waiting
-	stale     int           // grants that came too late to be of use
 	failure   error         // the last failure to reach Redis
 
 	list       *list // it stands in: its line, or those that are unlocking
@@ -68,15 +71,12 @@ type Lock struct {
 	cancel     context.CancelCauseFunc
 	stopCtx    func() bool
 
-	unlocking bool           // Unlock waits for cleaned
-	unlockBy  time.Time      // no longer than until then
-	cleaned   sync.WaitGroup // done by confirmed
-	cleanErr  error          // what came of the release; not changed after that
+	cleaned  sync.WaitGroup // done by confirmed; Unlock waits for it
+	unlockBy time.Time      // no longer than until then
+	cleanErr error          // what came of the release; not changed after that
 
 	renewAt  time.Time // when the next renewal is due
 	renewEnd time.Time // when the longest hold is over
-	capped   bool      // renewed up to there
-	heapAt   int       // index in the renewals, -1 outside
 }
 
 // Wait blocks until the lock is acquired or has failed, and tells which. It

@@ -37,7 +37,7 @@ func (r *renewals) add(m *LockManager, l *Lock, now time.Time) {
 
 func (r *renewals) remove(l *Lock) {
 	if l.heapAt >= 0 {
-		heap.Remove(&r.due, l.heapAt)
+		heap.Remove(&r.due, int(l.heapAt))
 	}
 }
 
@@ -104,12 +104,12 @@ func (h renewalHeap) Len() int           { return len(h) }
 func (h renewalHeap) Less(i, j int) bool { return h[i].renewAt.Before(h[j].renewAt) }
 func (h renewalHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
+	h[i].heapAt, h[j].heapAt = int32(i), int32(j)
 }
 
 func (h *renewalHeap) Push(x any) {
 	l := x.(*Lock)
-	l.heapAt = len(*h)
+	l.heapAt = int32(len(*h))
 	*h = append(*h, l)
 }
 
