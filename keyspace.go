@@ -328,7 +328,8 @@ func (e *events) event(channel, name string, look bool) {
 	}
 	if ln.noise++; ln.noise >= noiseLimit {
 		e.unwatch(ln)
-		ln.movedAt, ln.watchAt = now, now.Add(quiet)
+		ln.calm = min(quiet+2*ln.calm, maxQuiet)
+		ln.movedAt, ln.watchAt = now, now.Add(quiet+ln.calm)
 		e.m.setTimer(ln, now)
 	}
 }

@@ -36,10 +36,11 @@ type line struct {
 	lookAt  time.Time // when to look after the line; zero: not set
 	watchAt time.Time // when to subscribe to the key's events; zero: not set
 
-	movedAt time.Time // when a waiter here last became the holder
-	watched bool      // subscribed to the key's events
-	noise   int       // events in a row that freed nothing
-	noiseAt time.Time // when the first of them came
+	movedAt time.Time     // when a waiter here last became the holder
+	watched bool          // subscribed to the key's events
+	calm    time.Duration // how much longer than quiet the line must have stood still for that
+	noise   int           // events in a row that freed nothing
+	noiseAt time.Time     // when the first of them came
 }
 
 const (
@@ -57,6 +58,10 @@ const (
 	// quiet is how long a line must stand still before its key's events are
 	// subscribed to. A line that moves needs none.
 	quiet = 20 * time.Millisecond
+
+	// maxQuiet bounds how long that becomes for a line that had to be left alone
+	// again: it doubles each time.
+	maxQuiet = time.Second
 
 	// noiseLimit is how many events that free nothing may come within quiet
 	// before the subscription is given up again.
@@ -221,7 +226,7 @@ func (m *LockManager) lookBy(ln *line, now time.Time, lease time.Duration) {
 		ln.lookAt = at
 	}
 	if !ln.watched && ln.watchAt.IsZero() && m.opts.keyspace != KeyspaceOff {
-		ln.watchAt = now.Add(quiet)
+		ln.watchAt = now.Add(quiet + ln.calm)
 	}
 	m.setTimer(ln, now)
 }
@@ -254,8 +259,8 @@ func (m *LockManager) tick(ln *line) {
 		return
 	}
 	if !ln.watchAt.IsZero() && !now.Before(ln.watchAt) {
-		if still := now.Sub(ln.movedAt); still < quiet {
-			ln.watchAt = ln.movedAt.Add(quiet)
+		if still := now.Sub(ln.movedAt); still < quiet+ln.calm {
+			ln.watchAt = ln.movedAt.Add(quiet + ln.calm)
 		} else {
 			ln.watchAt = time.Time{}
 			m.events.watch(ln)

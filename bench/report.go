@@ -43,6 +43,7 @@ func (r *results) report() string {
 	d.throughput()
 	d.latency()
 	d.costs()
+	d.growth()
 	d.fairness()
 	d.parked()
 	d.takeOver()

@@ -21,6 +21,9 @@ type scenario struct {
 	measure func(ctx context.Context, b *bench, c contender, peers []peer) (figures, error)
 }
 
+// growth is how many processes share one key to see how the cost grows.
+var growth = []int{2, 8, 32, 128}
+
 // ttl is that of all locks where nothing else is said.
 const ttl = time.Minute
 
@@ -33,6 +36,12 @@ func scenarios(quick bool) (all []scenario) {
 			use{processes: shape[0], callers: shape[0] * shape[1], keys: 1}))
 	}
 	all = append(all, throughput("keys/64x4", use{processes: 4, callers: 256, keys: 64}))
+	for _, n := range growth {
+		s := throughput(fmt.Sprintf("processes/%d", n), use{processes: n, callers: n, keys: 1})
+		s.rounds = 3
+		s.takes = func(c contender) bool { return c.role == ours || c.ring }
+		all = append(all, s)
+	}
 	all = append(all, order())
 	for _, n := range []int{1000, 10_000} {
 		all = append(all, parked(n, quick))

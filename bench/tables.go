@@ -85,6 +85,21 @@ func (d *document) costs() {
 	)
 }
 
+func (d *document) growth() {
+	if !d.shown("processes") {
+		return
+	}
+	d.title("One key, more and more processes")
+	d.text("Processes of 1 caller each, all in line for one key. For each lock: locks a second / commands on the server / network reads of the " +
+		"server / microseconds of CPU of the server / of the client.")
+	cell := several(median("pairs/s", 1), median("commands/pair", 1), median("reads/pair", 1), median("server-us/pair", 1), median("client-us/pair", 1))
+	var columns []column
+	for _, n := range growth {
+		columns = append(columns, column{fmt.Sprint(n), fmt.Sprintf("processes/%d", n), cell})
+	}
+	d.byPeer(columns...)
+}
+
 func (d *document) fairness() {
 	if !d.shown("contended") && !d.shown("order") {
 		return
