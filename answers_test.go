@@ -161,7 +161,7 @@ func TestCloseWaitsForASlowAnswer(t *testing.T) {
 func TestCloseWaitsForWaitersThatUnlock(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
-		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		held := acquire(t, b.manager, "held", time.Minute)
 		require.NoError(t, b.client.Set(ctx, "key", "foreign", time.Hour).Err())
 		waiting := b.manager.Lock(ctx, "key", time.Hour)
 		synctest.Wait()
@@ -174,6 +174,7 @@ func TestCloseWaitsForWaitersThatUnlock(t *testing.T) {
 		go func() {
 			waiting.Wait()
 			_ = waiting.Unlock()
+			_ = held.Unlock()
 		}()
 		require.NoError(t, b.manager.Close())
 		require.Zero(t, waiters(t, b.client, "key"), "it has not left the line")

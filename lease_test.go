@@ -278,6 +278,86 @@ func TestRenewalsShareARoundTrip(t *testing.T) {
 	})
 }
 
+// Of a lease whose grant was long under way less than a TTL is left: it is renewed
+// before that ends.
+func TestLeaseThatWasGrantedLateIsRenewedInTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		w.next.Store(&fate{after: 2500 * time.Millisecond})
+		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
+		require.Less(t, time.Until(l.ValidUntil()), time.Second, "no late grant")
+		time.Sleep(10 * time.Second)
+		require.NoError(t, l.Err())
+		require.NoError(t, l.Unlock())
+	})
+}
+
+// More renewals than are answered before a batch counts as stalled go out in
+// several, and each once.
+func TestManyRenewalsGoOutInSeveralBatches(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		var locks []*redislock.Lock
+		for i := range 1201 {
+			locks = append(locks, acquire(t, b.manager, fmt.Sprint("key", i), 30*time.Second, redislock.WithAutoRenew(time.Hour)))
+		}
+		var mu sync.Mutex
+		most, renewed := 0, make(map[any]int) // how often, by key
+		b.client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			mu.Lock()
+			n := 0
+			for _, cmd := range cmds {
+				if args := cmd.Args(); len(args) == 6 && (args[0] == "evalsha" || args[0] == "eval") { // extend.lua
+					renewed[args[3]]++
+					n++
+				}
+			}
+			most = max(most, n)
+			mu.Unlock()
+			return next(ctx, cmds)
+		}))
+		time.Sleep(15 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		require.Len(t, renewed, len(locks))
+		for key, times := range renewed {
+			require.Equal(t, 1, times, key)
+		}
+		require.Equal(t, 500, most)
+		for _, l := range locks {
+			require.Greater(t, time.Until(l.ValidUntil()), 20*time.Second, l.Key())
+		}
+	})
+}
+
+// Unlock waits for one TTL at most, each for its own: whoever came first, and has
+// the longest TTL, does not have others wait for as long.
+func TestUnlockWaitsForATTLAtMost(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		var locks []*redislock.Lock
+		ttls := []time.Duration{2500 * time.Millisecond, 1700 * time.Millisecond, time.Second, 2 * time.Second}
+		for i, ttl := range ttls { // shorter than the client waits for an answer
+			locks = append(locks, acquire(t, b.manager, fmt.Sprint("key", i), ttl))
+		}
+		b.frozen.Store(true)
+		var took [4]time.Duration
+		var wg sync.WaitGroup
+		for i, l := range locks {
+			wg.Go(func() {
+				start := time.Now()
+				err := l.Unlock()
+				took[i] = time.Since(start)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+			})
+			time.Sleep(100 * time.Millisecond)
+		}
+		wg.Wait()
+		require.Equal(t, ttls, took[:])
+		b.frozen.Store(false)
+		time.Sleep(10 * time.Second) // until the manager has given up too
+	})
+}
+
 // With Redis frozen and a renewal in flight, Done closes by the last confirmed
 // ValidUntil. node-redlock and rueidislock tell much later.
 func TestLossWhileARenewalIsInFlight(t *testing.T) {

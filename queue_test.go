@@ -121,6 +121,22 @@ func TestWaiterServedByATryLockIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// grantsOf returns what publishes messages that grant the key to the first in line,
+// then or later.
+func grantsOf(t *testing.T, b *bubble, key string) func(at time.Time) {
+	queue, _ := redislock.KeysOf(key)
+	members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
+	require.NoError(t, err)
+	member := strings.Split(members[0], ":")
+	return func(at time.Time) {
+		message := fmt.Sprintf("7 %d %d %s %d %s%s", at.Unix(), at.Nanosecond()/1000, member[2], len(key), key, member[3])
+		receivers, err := b.client.Publish(ctx, "redislock:grant:"+member[0], message).Result()
+		require.NoError(t, err)
+		require.EqualValues(t, 1, receivers)
+		synctest.Wait()
+	}
+}
+
 // A grant message that is older than the last word from Redis that the waiter
 // still waits, is of a grant that was lost again.
 func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
@@ -128,17 +144,7 @@ func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
 		holder := acquire(t, b.manager, "key", time.Minute)
 		waiter := b.manager.Lock(ctx, "key", time.Minute)
 		synctest.Wait()
-		queue, _ := redislock.KeysOf("key")
-		members, err := b.client.ZRange(ctx, queue, 0, -1).Result()
-		require.NoError(t, err)
-		member := strings.Split(members[0], ":")
-		grant := func(at time.Time) {
-			message := fmt.Sprintf("7 %d %d %s 3 key%s", at.Unix(), at.Nanosecond()/1000, member[2], member[3])
-			receivers, err := b.client.Publish(ctx, "redislock:grant:"+member[0], message).Result()
-			require.NoError(t, err)
-			require.EqualValues(t, 1, receivers)
-			synctest.Wait()
-		}
+		grant := grantsOf(t, b, "key")
 		grant(time.Now().Add(-time.Second))
 		require.Zero(t, waiter.Token(), "believes an outdated message")
 		require.NoError(t, holder.Unlock())
@@ -148,6 +154,29 @@ func TestOutdatedGrantMessageIsIgnored(t *testing.T) {
 		require.NoError(t, waiter.Unlock())
 		grant(time.Now()) // and after that
 		require.NoError(t, acquire(t, b.manager, "key", time.Minute).Unlock())
+	})
+}
+
+// The signal of a loss comes a little before ValidUntil. Until then the key is not
+// given back, not even if a message comes that nobody waits for any more.
+func TestLateGrantOfALockJustLostGivesNothingAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		holder := acquire(t, b.manager, "key", time.Minute)
+		l := b.manager.Lock(ctx, "key", time.Minute)
+		synctest.Wait()
+		grant := grantsOf(t, b, "key")
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, l.Wait().Err)
+		granted := time.Now()
+		<-l.Done()
+		require.True(t, time.Now().Before(l.ValidUntil()))
+		grant(granted)
+		got, _ := b.server.Get("key")
+		require.Equal(t, l.Value(), got, "given away before ValidUntil")
+		time.Sleep(time.Until(l.ValidUntil()) + time.Millisecond)
+		grant(granted)
+		require.False(t, b.server.Exists("key"), "the lock is known for longer than need be")
+		require.ErrorIs(t, l.Unlock(), redislock.ErrLost)
 	})
 }
 

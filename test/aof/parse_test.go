@@ -170,18 +170,21 @@ func TestTimesAreNarrowedByTheStepsAround(t *testing.T) {
 		second(6, 12, "SET k d PXAT 99999"), // 98.999: cannot be
 	}, func(string) (int64, bool) { return 1000, true })
 	for step, want := range [][2]int64{1: {10200, 10200}, {10200, 10700}, {10700, 10700}, {10700, 10999}, {12050, 12050}, {12050, 12999}} {
-		if step > 0 {
+		if want != [2]int64{} {
 			earliest, latest := log.Span(step)
 			require.Equal(t, want, [2]int64{earliest, latest}, "step %d", step)
 		}
 	}
 }
 
-// A script that draws a token sets the fence to the server's clock, or to one more
-// than the last; a claim counts on, from nothing if need be.
+// A token is one more than the last, from nothing if need be. A script that finds it
+// too low sets the fence to the server's clock, and what it had drawn does not count.
 func TestTheFenceIsReplayed(t *testing.T) {
 	at := func(step int, args string) Entry {
 		return Entry{Serial: step, Step: step, Second: 10, Args: strings.Fields(args)}
+	}
+	in := func(serial, step int, args string) Entry {
+		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
 	}
 	log := Replay([]Entry{
 		at(1, "INCR redislock:fence"),
@@ -194,16 +197,41 @@ func TestTheFenceIsReplayed(t *testing.T) {
 		at(8, "SET redislock:fence 10800000 PXAT 86410800"),
 		at(9, "UNLINK redislock:fence"),
 		at(10, "INCR redislock:fence"),
+		in(11, 11, "INCR redislock:fence"),
+		in(12, 11, "SET redislock:fence 10900000 PXAT 86410900"),
+		in(13, 11, "INCR redislock:fence"), // the script draws once more
+		at(14, "SET redislock:fence 10900002 PXAT 86410900"),
+		in(15, 15, "INCR redislock:fence"),
+		in(16, 15, "SET redislock:fence 10900004 PXAT 86410900"), // by raise.lua
 	}, nil)
 	var drawn []int64
 	for _, draw := range log.Draws {
 		drawn = append(drawn, draw.Token)
 	}
-	require.Equal(t, []int64{1, 10200000, 10200001, 10200002, 10700000, 1, 10800000, 1}, drawn)
-	for step, want := range [][2]int64{1: {10000, 10200}, {10200, 10200}, {10200, 10700}, {10200, 10700}, {10700, 10700}} {
-		if step > 0 {
+	require.Equal(t, []int64{1, 10200000, 10200001, 10200002, 10700000, 1, 10800000, 1, 10900000, 10900001, 10900002, 10900004}, drawn)
+	for step, want := range [][2]int64{1: {10000, 10200}, {10200, 10200}, {10200, 10700}, {10200, 10700}, {10700, 10700}, 11: {10900, 10900}, 15: {10900, 10900}} {
+		if want != [2]int64{} {
 			earliest, latest := log.Span(step)
 			require.Equal(t, want, [2]int64{earliest, latest}, "step %d", step)
 		}
 	}
+}
+
+// Whoever joins has joined once, though the script moves it to the end of the line.
+func TestAJoinThatIsMovedIsOne(t *testing.T) {
+	at := func(serial, step int, args string) Entry {
+		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
+	}
+	log := Replay([]Entry{
+		at(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
+		at(2, 2, "ZADD redislock:queue:{k} NX 10 m:5:2:b"),
+		at(3, 2, "ZADD redislock:queue:{k} 21 m:5:2:b"),
+		at(4, 3, "ZPOPMIN redislock:queue:{k}"),
+		at(5, 4, "ZPOPMIN redislock:queue:{k}"),
+	}, nil)
+	var told []string
+	for _, f := range log.Keys["k"].Facts {
+		told = append(told, fmt.Sprintf("%v %s %v", f.Kind, f.Value, f.Score))
+	}
+	require.Equal(t, []string{"join a 20", "join b 21", "pop a 20", "pop b 21"}, told)
 }

@@ -108,6 +108,7 @@ func TestTheFactsOfARealRun(t *testing.T) {
 	}
 	require.Equal(t, "a replace 2, b replace 1, d unlink 1, e delete 1, f flush 1, ", ends)
 
+	require.Greater(t, log.Draws[0].Token, int64(1e15), "the INCR that a SET corrects counts as a draw")
 	drawn := make(map[int64]bool)
 	for _, draw := range log.Draws {
 		require.False(t, drawn[draw.Token])

@@ -227,7 +227,7 @@ inline draw()
 	now++;	/* tokens are drawn less often than the clock ticks */
 	fence++;
 #ifndef BREAK_INCR
-	if :: fence < now -> fence = now :: else fi;
+	if :: fence < now -> fence = now :: else fi;	/* the 10 ms that it may be behind are less than a tick */
 #endif
 	dtok = fence
 #else

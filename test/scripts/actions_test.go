@@ -164,8 +164,8 @@ func (w *world) plain(t *rapid.T, commands ...[]any) {
 	w.align(got)
 	for i := range w.models {
 		w.models[i].db = got[i].state
-		w.servers[i].hold(got[i].state)
 	}
+	w.hold()
 	w.noteLoss()
 }
 

@@ -152,7 +152,7 @@ func understand(c call, replies []any) (r result) {
 	case kind == 0 && (!c.join && len(f) == 6 || c.join && len(f) == 9):
 		r.what, r.lease, r.holder, r.turn = "taken", f[3].(int64), f[4].(string), f[5].(string)
 		if c.join {
-			r.score, r.added, r.shortest = f[6].(int64), f[7].(int64) == 1, f[8].(int64)
+			r.score, r.added, r.shortest = whole(f[6]), f[7].(int64) == 1, whole(f[8])
 		}
 	default:
 		panic("not a reply of acquire")
@@ -173,6 +173,9 @@ func kindOf(err error) string {
 
 // whole reads a number, which has to come without a fraction or exponent.
 func whole(v any) int64 {
+	if n, ok := v.(int64); ok {
+		return n
+	}
 	n, err := strconv.ParseInt(v.(string), 10, 64)
 	if err != nil {
 		panic(err)

@@ -24,6 +24,7 @@ type model struct {
 	reply  result
 	sent   []grant // what should have been published
 	drawn  *span   // the last token
+	draws  int64   // how many there were
 	faults []string
 }
 
@@ -45,7 +46,7 @@ func (m *model) faultf(format string, args ...any) {
 // step lets the model do what the server was asked to, and returns what the
 // reply should have been.
 func (m *model) step(c call, i int, got answer, reply result) result {
-	m.got, m.reply, m.sent, m.drawn, m.faults = got, reply, nil, nil, nil
+	m.got, m.reply, m.sent, m.drawn, m.draws, m.faults = got, reply, nil, nil, 0, nil
 	defer m.settle()
 	if reply.time != 0 && !(span{got.began, got.ended}).has(reply.time) {
 		m.faultf("time %d is not between %d and %d", reply.time, got.began, got.ended)
@@ -66,7 +67,7 @@ func (m *model) acquire(c call, i int) result {
 	holder, taken := m.text(by.lock)
 	if taken && holder == by.value { // a repetition, or the grant was lost
 		m.leave(by.queue, by.member())
-		return result{what: "held", token: m.token(m.draw(clock)), lease: m.db[by.lock].ttl}.at(m.reply.time)
+		return result{what: "held", token: m.token(m.draw(clock, fenceLag)), lease: m.db[by.lock].ttl}.at(m.reply.time)
 	}
 	if !taken && len(m.db[by.queue].zset) == 0 {
 		return m.hold(by, clock)
@@ -135,7 +136,7 @@ func (r result) at(time int64) result { r.time = time; return r }
 // hold makes the caller the holder of a free key.
 func (m *model) hold(by *caller, clock span) result {
 	m.set(by.lock, by.value, by.ttl)
-	return result{what: "held", token: m.token(m.draw(clock)), lease: by.ttl, alone: true}.at(m.reply.time)
+	return result{what: "held", token: m.token(m.draw(clock, fenceLag)), lease: by.ttl, alone: true}.at(m.reply.time)
 }
 
 func (m *model) release(c call) result {
@@ -173,9 +174,9 @@ func (m *model) extend(c call) result {
 func (m *model) claim(c call, i int) result {
 	r := result{what: "taken", time: m.reply.time}
 	if c.raise {
-		token := m.draw(span{r.time, r.time})
-		m.set(fence, strconv.FormatInt(token.low, 10), fenceTTL)
-		m.drawn = nil
+		token := m.draw(span{r.time, r.time}, 0)
+		m.setFence(token.low)
+		m.drawn, m.draws = nil, 0
 	}
 	if _, taken := m.text(c.by.lock); !taken {
 		m.set(c.by.lock, c.by.value, c.by.ttl)
@@ -208,7 +209,7 @@ func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 			continue
 		}
 		if !drawn {
-			drawn, next.token = true, m.draw(clock)
+			drawn, next.token = true, m.draw(clock, fenceLag)
 		}
 		if part[1] != by.manager && !m.live[part[1]] {
 			m.leave(by.skipped, member)
@@ -227,16 +228,22 @@ func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 	return next, false
 }
 
-// draw takes a token: above the last one, and not below the clock.
-func (m *model) draw(clock span) span {
-	last := span{0, 0}
+// draw takes a token: one above the last, or the clock where that is further behind
+// it than it may be.
+func (m *model) draw(clock span, lag int64) span {
+	next := span{m.fence() + 1, m.fence() + 1}
 	if m.drawn != nil {
-		last = *m.drawn
-	} else {
-		last = span{m.fence(), m.fence()}
+		next = span{m.drawn.low + 1, m.drawn.high + 1}
 	}
-	m.drawn = &span{max(last.low+1, clock.low), max(last.high+1, clock.high)}
-	return *m.drawn
+	switch {
+	case next.high < clock.low-lag:
+		next = clock
+	case next.low < clock.high-lag: // one or the other
+		next.high = max(next.high, clock.high)
+	}
+	m.drawn = &next
+	m.draws++
+	return next
 }
 
 // settle takes over what the fence holds, which is the last token drawn.
@@ -251,8 +258,20 @@ func (m *model) settle() {
 	if m.reply.token != 0 && m.reply.token != token {
 		m.faultf("token %d is not the last one drawn, %d", m.reply.token, token)
 	}
-	m.set(fence, strconv.FormatInt(token, 10), fenceTTL)
+	m.setFence(token)
 }
+
+// setFence sets the fence to the last token drawn. One above the last leaves its time
+// to live as it was.
+func (m *model) setFence(token int64) {
+	ttl := int64(fenceTTL)
+	if token == m.fence()+m.draws {
+		ttl = m.db[fence].ttl
+	}
+	m.set(fence, strconv.FormatInt(token, 10), ttl)
+}
+
+const fenceLag = 10_000
 
 const fenceTTL = 86_400_000
 

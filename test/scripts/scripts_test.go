@@ -196,10 +196,18 @@ func (w *world) do(t *rapid.T, c call) {
 			t.Fatalf("%s: %v\n%s\nreplies: %q", w.servers[i].name, c, fault, got[i].replies)
 		}
 		w.rising(t, i, c, results[i])
-		w.servers[i].hold(m.db)
 		if c.verb == "acquire" && c.join && results[i].what == "taken" {
 			c.by.joined, c.by.score[i] = true, results[i].score
 		}
+	}
+	w.hold()
+}
+
+// hold has the servers' keys live for as long as the models say.
+func (w *world) hold() {
+	w.alignFence()
+	for i, s := range w.servers {
+		s.hold(w.models[i].db)
 	}
 }
 
@@ -242,8 +250,20 @@ func (w *world) blurred(got [2]answer) bool {
 // the time that the call took.
 func (w *world) align(got [2]answer) {
 	for key, e := range got[1].state {
-		e.ttl = got[0].state[key].ttl
-		got[1].state[key] = e
+		if key != fence {
+			e.ttl = got[0].state[key].ttl
+			got[1].state[key] = e
+		}
+	}
+}
+
+// alignFence does so for the fence, once the models have looked at it: whether a call
+// sets it anew depends on what each server's clock says.
+func (w *world) alignFence() {
+	db := w.models[1].db
+	if e, ok := db[fence]; ok {
+		e.ttl = w.models[0].db[fence].ttl
+		db[fence] = e
 	}
 }
 

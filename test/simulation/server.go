@@ -53,14 +53,16 @@ func (s *server) when(expires int64) time.Duration {
 
 // A call is a command that is being run, and what it is part of.
 type call struct {
-	conn    *conn // nil: not by a manager
-	name    string
-	script  string // "acquire", "release", "extend" or "raise"
-	keys    []string
-	args    []string
-	popped  []*attempt // taken from the queue by this script so far
-	heard   bool       // somebody has received what was last published
-	byFault bool
+	conn      *conn // nil: not by a manager
+	name      string
+	script    string // "acquire", "release", "extend" or "raise"
+	keys      []string
+	args      []string
+	popped    []*attempt // taken from the queue by this script so far
+	heard     bool       // somebody has received what was last published
+	drawn     bool       // a token, or tokens
+	fenceEnds bool       // the fence, as last set, has a time to live
+	byFault   bool
 }
 
 // arrive runs a request that has made its way.

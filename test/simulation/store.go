@@ -255,7 +255,8 @@ func (s *store) sortedSet(name string, args []string) any {
 		s.zrem(key, e, member, popped)
 		return []any{member, score}
 	case "ZRANGE": // the last one only
-		if len(args) != 4 || args[1] != "-1" || args[2] != "-1" || strings.ToUpper(args[3]) != "WITHSCORES" {
+		scores := len(args) == 4 && strings.ToUpper(args[3]) == "WITHSCORES"
+		if !scores && len(args) != 3 || args[1] != "-1" || args[2] != "-1" {
 			panic(errArguments)
 		}
 		if e == nil {
@@ -263,6 +264,9 @@ func (s *store) sortedSet(name string, args []string) any {
 		}
 		all := e.sorted()
 		last := all[len(all)-1]
+		if !scores {
+			return []any{last}
+		}
 		return []any{last, e.scores[last]}
 	}
 	return failure("ERR unknown command '" + name + "'")
