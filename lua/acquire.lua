@@ -36,7 +36,7 @@ if not holder and redis.call('EXISTS', KEYS[2]) == 0 then
 end
 
 local join = ARGV[3] == 'join'
-local score, added = ARGV[7], 0
+local score, added, newcomer = ARGV[7], 0, false
 if join then
   if score == '?' then
     local known = redis.pcall('ZSCORE', KEYS[5], member)
@@ -44,11 +44,12 @@ if join then
   end
   if score == '' then
     score = time[1] .. string.format('%06d', time[2])
+    newcomer = true
   end
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
   if added == 0 then
     score = tonumber(redis.call('ZSCORE', KEYS[2], member))
-  elseif ARGV[7] == '' and redis.call('ZRANGE', KEYS[2], '-1', '-1')[1] ~= member then
+  elseif newcomer and redis.call('ZRANGE', KEYS[2], '-1', '-1')[1] ~= member then
     -- The clock orders the line; the last place wins over a clock set back.
     score = redis.call('ZRANGE', KEYS[2], '-1', '-1', 'WITHSCORES')[2] + 1
     redis.call('ZADD', KEYS[2], score, member)

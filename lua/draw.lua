@@ -12,8 +12,8 @@
 
 local function draw(fence, time, lag)
   local now = time[1] * 1000000 + time[2]
-  local token = redis.call('INCR', fence)
-  if token < now - lag then
+  local token = redis.pcall('INCR', fence)
+  if type(token) ~= 'number' or token < now - lag then
     token = now
     redis.call('SET', fence, string.format('%.0f', now), 'PX', '86400000') -- a day
   end
