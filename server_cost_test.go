@@ -35,6 +35,9 @@ func BenchmarkServer(b *testing.B) {
 			return [][]any{{"set", "key", value(i), "nx", "px", 60000}}
 		}},
 		{"draw", "", "incr", []int{0}, func(string, int) [][]any { return [][]any{{"incr", redislock.FenceKey}} }},
+		{"acquireFree", "acquire.lua", "evalsha", []int{0}, func(sha string, i int) [][]any {
+			return [][]any{{"del", "key"}, call(sha, value(i), 60000, "try", manager, channel, i, "")}
+		}},
 		{"ownerDelete", ownerDelete, "evalsha", []int{0}, func(sha string, i int) [][]any {
 			return [][]any{{"set", "key", value(i)}, {"evalsha", sha, 1, "key", value(i)}}
 		}},

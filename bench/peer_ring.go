@@ -17,7 +17,7 @@ var ringPeer = contender{
 	name: "SET and PUBLISH, in a ring", role: floor, ring: true,
 	open: openRing,
 	best: func(u use) settings { return settings{ring: u.processes} },
-	why:  "no lock: it shows what a handover through Redis takes at least.",
+	why:  "No lock: it shows what a handover through Redis takes at least.",
 }
 
 var passOn = redis.NewScript(`redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return redis.call('PUBLISH', ARGV[1], '')`)
