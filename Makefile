@@ -25,7 +25,7 @@ test: redis cc
 
 check: tools lint test mutants
 	test/model/verify.sh small
-	cd test && $(GO) run -race ./chaos -for 60s -seed 1
+	cd test && $(GO) run -race ./chaos -for 100s -seed 1
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi
