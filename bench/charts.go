@@ -26,20 +26,21 @@ func (s samples) charts() []chart {
 	contended.file, contended.title, contended.axis = "contended.svg", "Locks a second, one key for all", "locks/s"
 	contended.groups = names
 
-	fairness := s.chart(shapes, func(scenario, peer string) (float64, string) {
-		share := s.of(scenario, peer, "spread-%")
-		share.median /= 100
-		return orNone(share), short(share.median)
-	})
-	fairness.file, fairness.axis, fairness.groups = "fairness.svg", "fair shares", names
+	scaled := func(figure string, by float64) chart {
+		c := s.chart(shapes, func(scenario, peer string) (float64, string) {
+			of := s.of(scenario, peer, figure)
+			of.median /= by
+			return orNone(of), short(of.median)
+		})
+		c.groups = names
+		return c
+	}
+	fairness := scaled("spread-%", 100)
+	fairness.file, fairness.axis = "fairness.svg", "fair shares"
 	fairness.title = "Most served caller less least served, in fair shares (0 is fair)"
 
-	waiting := s.chart(shapes, func(scenario, peer string) (float64, string) {
-		late := s.of(scenario, peer, "acquire-p99-us")
-		late.median /= 1000
-		return orNone(late), short(late.median)
-	})
-	waiting.file, waiting.axis, waiting.groups = "waiting.svg", "ms", names
+	waiting := scaled("acquire-p99-us", 1000)
+	waiting.file, waiting.axis = "waiting.svg", "ms"
 	waiting.title = "How long one in a hundred waits for one key, at least (99th percentile, ms)"
 
 	takeOver := s.chart([]string{"takeover/0", "takeover/10000", "takeover/100000"}, func(scenario, peer string) (float64, string) {
