@@ -29,8 +29,9 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.kind == opClaim && o.uncertain {
 			o.kind = opAcquire // which recognises its own value
 		}
-		// One who stands in the line waits for Redis to come back.
-		return l.state == waiting && (l.joined || o.attempts < maxAttempts)
+		// One who stands in the line waits for Redis to come back, and everybody
+		// for a failover to end.
+		return l.state == waiting && (l.joined || o.attempts < maxAttempts || isAnswer(err) && isChanging(err))
 	case opRelease:
 		limit := maxReleaseAttempts
 		if isAnswer(err) {
@@ -51,7 +52,7 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 
 // complete takes in the answer to an op. err is nil or redis.Nil, the error that
 // Redis answered, or the failure after which it is not tried again.
-func (m *LockManager) complete(o *op, err error, now time.Time) {
+func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 	switch o.kind {
 	case opClaim, opAcquire:
 		l, ln := o.lock, o.lock.line
@@ -65,7 +66,7 @@ func (m *LockManager) complete(o *op, err error, now time.Time) {
 		if o.kind == opClaim {
 			m.claimed(o, err, now)
 		} else {
-			m.acquired(o, err, now)
+			m.acquired(o, s, err, now)
 		}
 		if l.state == leaving && !l.inFlight && !l.releasing {
 			m.cleanUp(l) // which was waiting for this answer
@@ -115,7 +116,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 }
 
 // acquired takes in the answer of acquire.lua.
-func (m *LockManager) acquired(o *op, err error, now time.Time) {
+func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	l, ln := o.lock, o.lock.line
 	var r acquireReply
 	if err == nil {
@@ -130,7 +131,7 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 		m.failed(o, err)
 		return
 	}
-	m.send.clock.observe(o.sent, now, r.server)
+	s.clock.observe(o.sent, now, r.server)
 	if r.turn != 0 {
 		if x := m.tickets[r.turn]; x != nil {
 			m.confirm(x)
@@ -255,7 +256,7 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 
 // grantedElsewhere takes in a message that another manager's release made a
 // waiter of this one the holder.
-func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
+func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	l := m.tickets[g.seq]
 	if l == nil || l.key != g.key || l.value != g.value {
 		m.giveBack(g.key, g.value)
@@ -266,7 +267,7 @@ func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
 	}
 	// The lease began when the message was sent, which may be long ago if this
 	// process slept. Where the clocks cannot tell, ask.
-	c := &m.send.clock
+	c := &s.clock
 	sent := now
 	if c.known() {
 		sent = c.local(g.server)
@@ -292,14 +293,14 @@ func (m *LockManager) giveBack(key, value string) {
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
 	m.submit(&op{kind: opRelease, lock: &Lock{
-		manager: m, key: key, line: newLine(key), value: value, valueArg: value, state: leaving, heapAt: -1,
+		manager: m, key: key, line: newLine(key, m.slotOf(key)), value: value, valueArg: value, state: leaving, heapAt: -1,
 	}})
 }
 
 // released takes in the answer of release.lua.
 func (m *LockManager) released(o *op, err error, now time.Time) {
 	l := o.lock
-	ln := m.lines[l.key]
+	ln := l.line.slot.lines[l.key]
 	var r releaseReply
 	if err == nil {
 		r, err = decodeRelease(o.cmd.Val())
