@@ -103,7 +103,9 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}
-		m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		if m.replicated(o) {
+			m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		}
 		return
 	}
 	if errors.Is(err, redis.Nil) {
@@ -145,7 +147,9 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
 		}
 		lost := r.alone && l.joined && !o.rejoin
-		m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		if m.replicated(o) {
+			m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		}
 		if lost && !m.closed {
 			m.rejoin(ln)
 		}
@@ -265,6 +269,10 @@ func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	if l.state != waiting || g.server < l.asOf {
 		return // known, or gone again, or about to be given back
 	}
+	if m.opts.replicas > 0 {
+		m.confirm(l)
+		return
+	}
 	// The lease began when the message was sent, which may be long ago if this
 	// process slept. Where the clocks cannot tell, ask.
 	c := &s.clock
@@ -327,7 +335,10 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		switch {
 		case next == nil:
 			m.giveBack(l.key, r.value)
-		case r.server >= next.asOf: // else it has had to join again since
+		case r.server < next.asOf: // it has had to join again since
+		case m.opts.replicas > 0:
+			m.confirm(next)
+		default:
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}
 	}

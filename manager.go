@@ -90,6 +90,9 @@ func (m *LockManager) setUp(opts []Option) error {
 			return err
 		}
 	}
+	if err := m.checkReplicas(); err != nil {
+		return err
+	}
 	if m.opts.log != nil {
 		m.log = m.opts.log
 	}
