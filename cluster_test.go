@@ -254,7 +254,7 @@ func TestClusterAmidAMove(t *testing.T) {
 
 // kill -9 of a master under load: its replica takes over, and all go on.
 func TestClusterMasterKilled(t *testing.T) {
-	c := redistest.StartCluster(t, 3, 3)
+	c := redistest.StartCluster(t, 3, 1)
 	client := c.Client(nil)
 	work := newLoad(t)
 	work.mayFail = true
