@@ -106,7 +106,7 @@ func TestAcquisitionThatReplicasLackIsGivenBack(t *testing.T) {
 func TestAcquisitionIsOnTheReplicasOfACluster(t *testing.T) {
 	c := redistest.StartCluster(t, 3, 1)
 	client := c.Client(nil)
-	m := newManager(t, c.Client(nil), redislock.WithReplicas(1, time.Second))
+	m := newManager(t, c.Client(nil), redislock.WithReplicas(1, 200*time.Millisecond))
 	keys := []string{"a", "b", "c", "d", "e", "f"}
 	for _, key := range keys {
 		serve(t, m.Lock(ctx, key, time.Minute))
@@ -133,6 +133,18 @@ func TestAcquisitionIsOnTheReplicasOfACluster(t *testing.T) {
 			require.NoError(t, l.Unlock())
 		}
 		require.NoError(t, held.Unlock())
+	}
+
+	// Only the replica of the server that wrote counts.
+	owner := ownerOf(t, c, slot)
+	for i, replica := range c.Servers[3:] {
+		if c.Servers[i] == owner {
+			require.NoError(t, replica.Freeze())
+		}
+	}
+	require.NoError(t, client.Incr(ctx, "{a}something").Err()) // that it lacks
+	for range 5 {
+		require.ErrorContains(t, soon(t, m.Lock(ctx, "a", time.Minute)).Err, "0 of 1 replicas")
 	}
 }
 
