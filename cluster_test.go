@@ -368,3 +368,21 @@ func TestClusterMasterHangs(t *testing.T) {
 	serve(t, m.Lock(ctx, "stuck", time.Minute))
 	clean(t, c, client)
 }
+
+// A client that does not know of the cluster is told so, and does not wait for
+// what will not come.
+func TestClientOfOneNodeOfAClusterIsToldSo(t *testing.T) {
+	c := redistest.StartCluster(t, 3, 0)
+	for _, server := range c.Servers {
+		m := newManager(t, c.Node(server))
+		for i := range 10 {
+			l := m.Lock(ctx, strconv.Itoa(i), time.Second)
+			r := soon(t, l)
+			if r.Err == nil { // this node has the slots of key and fence both
+				r = soon(t, m.Lock(ctx, strconv.Itoa(i), time.Second))
+				require.ErrorContains(t, l.Unlock(), "CROSSSLOT")
+			}
+			require.ErrorContains(t, r.Err, "Cluster")
+		}
+	}
+}
