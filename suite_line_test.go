@@ -187,7 +187,7 @@ func suiteDeadWaiters(t *testing.T, on *site) {
 
 func suiteDeadHolder(t *testing.T, on *site) {
 	const ttl = 300 * time.Millisecond
-	key, m := on.key(t, "key"), on.manager(t)
+	key, m := on.key(t, "key"), on.manager(t, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
 	start := time.Now()
 	on.occupy(t, key, ttl)
 	l := m.Lock(ctx, key, time.Minute)

@@ -66,7 +66,7 @@ func TestSuite(t *testing.T) {
 			for _, s := range suite {
 				t.Run(s.name, func(t *testing.T) {
 					here := &site{topology: on}
-					t.Cleanup(func() { requireNoGoroutines(t) }) // after the managers are closed
+					t.Cleanup(func() { here.leave(t) })
 					s.test(t, here)
 					here.requireNothingLeft(t)
 				})
@@ -241,6 +241,7 @@ func suiteClose(t *testing.T, on *site) {
 	for range 10 {
 		waiting = append(waiting, m.Lock(ctx, key, time.Minute))
 	}
+	on.awaitWaiting(t, key, 10)
 	require.NoError(t, m.Close())
 	requireNoGoroutines(t)
 	require.NoError(t, m.Close(), "closing twice is harmless")

@@ -50,7 +50,16 @@ func startSingle(t *testing.T, on *topology) {
 // A site is a topology as one test sees it, which has keys of its own there.
 type site struct {
 	*topology
-	keys []string // in Redis
+	keys    []string                // in Redis
+	clients []redis.UniversalClient // of all its managers
+}
+
+// leave ends what was there for the test's sake, after its managers are closed.
+func (on *site) leave(t *testing.T) {
+	requireNoGoroutines(t) // and not for want of a client
+	for _, client := range on.clients {
+		client.Close()
+	}
 }
 
 // key returns the name of a key that only this test uses, and has nothing left
@@ -98,9 +107,7 @@ func (on *site) mortal(t *testing.T) (m *redislock.LockManager, kill func()) {
 func (on *site) newManager(t *testing.T, opts []redislock.Option) (*redislock.LockManager, []redis.UniversalClient) {
 	t.Helper()
 	clients := on.connect()
-	for _, client := range clients {
-		t.Cleanup(func() { client.Close() })
-	}
+	on.clients = append(on.clients, clients...)
 	if on.prefix != "" {
 		opts = append(opts, redislock.WithPrefix(on.prefix))
 	}
