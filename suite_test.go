@@ -167,6 +167,8 @@ func suiteMaxQueue(t *testing.T, on *site) {
 	holder := acquire(t, m, key, time.Minute)
 	a, b := m.Lock(ctx, key, time.Minute), m.Lock(ctx, key, time.Minute)
 	require.ErrorIs(t, soon(t, m.Lock(ctx, key, time.Minute)).Err, redislock.ErrQueueFull)
+	on.awaitWaiting(t, key, 2)
+	require.ErrorIs(t, soon(t, m.Lock(ctx, key, time.Minute)).Err, redislock.ErrQueueFull)
 	require.NoError(t, acquire(t, m, on.key(t, "another"), time.Minute).Unlock(), "the limit is by key")
 	require.NoError(t, holder.Unlock())
 	require.NoError(t, soon(t, a).Err)
