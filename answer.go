@@ -29,8 +29,9 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.kind == opClaim && o.uncertain {
 			o.kind = opAcquire // which recognises its own value
 		}
-		// One who stands in the line waits for Redis to come back.
-		return l.state == waiting && (l.joined || o.attempts < maxAttempts)
+		// One who stands in the line waits for Redis to come back, and everybody
+		// for a failover to end.
+		return l.state == waiting && (l.joined || o.attempts < maxAttempts || isAnswer(err) && isChanging(err))
 	case opRelease:
 		limit := maxReleaseAttempts
 		if isAnswer(err) {
@@ -51,7 +52,7 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 
 // complete takes in the answer to an op. err is nil or redis.Nil, the error that
 // Redis answered, or the failure after which it is not tried again.
-func (m *LockManager) complete(o *op, err error, now time.Time) {
+func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 	switch o.kind {
 	case opClaim, opAcquire:
 		l, ln := o.lock, o.lock.line
@@ -65,7 +66,7 @@ func (m *LockManager) complete(o *op, err error, now time.Time) {
 		if o.kind == opClaim {
 			m.claimed(o, err, now)
 		} else {
-			m.acquired(o, err, now)
+			m.acquired(o, s, err, now)
 		}
 		if l.state == leaving && !l.inFlight && !l.releasing {
 			m.cleanUp(l) // which was waiting for this answer
@@ -102,7 +103,9 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}
-		m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		if m.replicated(o) {
+			m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		}
 		return
 	}
 	if errors.Is(err, redis.Nil) {
@@ -115,7 +118,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 }
 
 // acquired takes in the answer of acquire.lua.
-func (m *LockManager) acquired(o *op, err error, now time.Time) {
+func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	l, ln := o.lock, o.lock.line
 	var r acquireReply
 	if err == nil {
@@ -130,7 +133,7 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 		m.failed(o, err)
 		return
 	}
-	m.send.clock.observe(o.sent, now, r.server)
+	s.clock.observe(o.sent, now, r.server)
 	if r.turn != 0 {
 		if x := m.tickets[r.turn]; x != nil {
 			m.confirm(x)
@@ -144,7 +147,9 @@ func (m *LockManager) acquired(o *op, err error, now time.Time) {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
 		}
 		lost := r.alone && l.joined && !o.rejoin
-		m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		if m.replicated(o) {
+			m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		}
 		if lost && !m.closed {
 			m.rejoin(ln)
 		}
@@ -255,7 +260,7 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 
 // grantedElsewhere takes in a message that another manager's release made a
 // waiter of this one the holder.
-func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
+func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	l := m.tickets[g.seq]
 	if l == nil || l.key != g.key || l.value != g.value {
 		m.giveBack(g.key, g.value)
@@ -264,9 +269,13 @@ func (m *LockManager) grantedElsewhere(g grant, now time.Time) {
 	if l.state != waiting || g.server < l.asOf {
 		return // known, or gone again, or about to be given back
 	}
+	if m.opts.replicas > 0 {
+		m.confirm(l)
+		return
+	}
 	// The lease began when the message was sent, which may be long ago if this
 	// process slept. Where the clocks cannot tell, ask.
-	c := &m.send.clock
+	c := &s.clock
 	sent := now
 	if c.known() {
 		sent = c.local(g.server)
@@ -292,14 +301,14 @@ func (m *LockManager) giveBack(key, value string) {
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
 	m.submit(&op{kind: opRelease, lock: &Lock{
-		manager: m, key: key, line: newLine(key), value: value, valueArg: value, state: leaving, heapAt: -1,
+		manager: m, key: key, line: newLine(key, m.slotOf(key)), value: value, valueArg: value, state: leaving, heapAt: -1,
 	}})
 }
 
 // released takes in the answer of release.lua.
 func (m *LockManager) released(o *op, err error, now time.Time) {
 	l := o.lock
-	ln := m.lines[l.key]
+	ln := l.line.slot.lines[l.key]
 	var r releaseReply
 	if err == nil {
 		r, err = decodeRelease(o.cmd.Val())
@@ -326,7 +335,10 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		switch {
 		case next == nil:
 			m.giveBack(l.key, r.value)
-		case r.server >= next.asOf: // else it has had to join again since
+		case r.server < next.asOf: // it has had to join again since
+		case m.opts.replicas > 0:
+			m.confirm(next)
+		default:
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}
 	}

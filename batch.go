@@ -34,14 +34,13 @@ const (
 	maxBackoff = 500 * time.Millisecond
 )
 
-// A sender is the part of the manager that talks to Redis. Guarded by the
-// manager's mutex.
+// A sender is the part of a shard that talks to it. Guarded by the manager's
+// mutex.
 type sender struct {
 	pending  []*op
 	refused  []*op // by a Redis that is to be asked again after a while
 	inFlight []*batch
 	loaded   loaded
-	later    []func() // to be run once the mutex is free: logging
 
 	parked int         // goroutines that wait for work
 	work   chan *batch // holds no more than were parked; closed by Close
@@ -49,24 +48,36 @@ type sender struct {
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
 	wakeup   bool      // a timer will call kick
-
-	clock  clock
-	floor  int64     // the fence is known to be above it
-	raised time.Time // when it was last raised to the server's clock, or later
 }
+
+func (s *sender) init() { s.work = make(chan *batch, maxInFlight) }
 
 // submit hands an op over to be sent once the caller, who holds m.mu, lets go of
 // it with exit. So what is submitted together is sent together, and in order.
 func (m *LockManager) submit(o *op) {
-	m.send.pending = append(m.send.pending, o)
+	s := m.shardOf(o.lock.line.slot)
+	s.pending = append(s.pending, o)
+	s.touch()
+}
+
+// touch has exit look after the shard.
+func (s *shard) touch() {
+	if !s.touched {
+		s.touched = true
+		s.m.touched = append(s.m.touched, s)
+	}
 }
 
 // exit unlocks m.mu, sees to it that what was submitted meanwhile is sent, and
 // lets the user's log handler take the time that it needs.
 func (m *LockManager) exit() {
-	m.kick()
-	later := m.send.later
-	m.send.later = nil
+	for _, s := range m.touched {
+		s.touched = false
+		s.kick()
+	}
+	m.touched = m.touched[:0]
+	later := m.later
+	m.later = nil
 	m.mu.Unlock()
 	for _, f := range later {
 		f()
@@ -74,52 +85,60 @@ func (m *LockManager) exit() {
 }
 
 func (m *LockManager) warn(text string, args ...any) {
-	m.send.later = append(m.send.later, func() { m.log.Warn("redislock: "+text, args...) })
+	m.later = append(m.later, func() { m.log.Warn("redislock: "+text, args...) })
 }
 
 // kick starts a flush where one is due. The caller holds m.mu.
-func (m *LockManager) kick() {
-	s := &m.send
-	if len(s.pending) == 0 || m.closed { // Close sends what is left
+func (s *shard) kick() {
+	if len(s.pending) == 0 || s.m.closed { // Close sends what is left
 		return
 	}
 	if len(s.inFlight) >= maxInFlight || !s.resumeAt.IsZero() {
 		now := time.Now()
 		if wait := s.resumeAt.Sub(now); wait > 0 {
-			m.kickIn(wait)
+			s.kickIn(wait)
 			return
 		}
-		counted := 0
-		for _, b := range s.inFlight {
-			if now.Sub(b.began) < stallAfter {
-				counted++
-			}
+		counted := len(s.inFlight) - s.overdue(now)
+		if counted < len(s.inFlight) {
+			s.m.topology.unsettled(s.m)
 		}
 		if counted >= maxInFlight || len(s.inFlight) >= maxInFlight+maxStalled {
-			m.kickIn(stallAfter)
+			s.kickIn(stallAfter)
 			return
 		}
 	}
 	s.resumeAt = time.Time{}
 	if s.parked > 0 {
 		s.parked--
-		s.work <- m.takeBatch()
+		s.work <- s.takeBatch()
 		return
 	}
-	m.flushes.Add(1)
-	go m.flush(m.takeBatch())
+	s.m.flushes.Add(1)
+	go s.flush(s.takeBatch())
+}
+
+// overdue returns how many batches have stalled.
+func (s *sender) overdue(now time.Time) (n int) {
+	for _, b := range s.inFlight {
+		if now.Sub(b.began) >= stallAfter {
+			n++
+		}
+	}
+	return n
 }
 
 // kickIn has kick called later, however often it is asked to in the meantime.
-func (m *LockManager) kickIn(d time.Duration) {
-	if m.send.wakeup {
+func (s *shard) kickIn(d time.Duration) {
+	if s.wakeup {
 		return
 	}
-	m.send.wakeup = true
+	s.wakeup = true
 	time.AfterFunc(d, func() {
-		m.mu.Lock()
-		defer m.exit()
-		m.send.wakeup = false
+		s.m.mu.Lock()
+		defer s.m.exit()
+		s.wakeup = false
+		s.touch()
 	})
 }
 
@@ -129,42 +148,68 @@ type batch struct {
 	cmds []redis.Cmder
 
 	began   time.Time
-	raise   command // raise.lua, if the batch has claims that need it
-	floor   int64   // the fence is known to be above it as the claims draw
-	extends bool    // has opExtends among its ops
+	raises  []*raise // one for each fence that claims of the batch need it for
+	extends bool     // has opExtends among its ops
+	wait    command  // WAIT for replicas, if they matter to what the batch writes
+}
+
+// A raise is a call of raise.lua, ahead of the claims that draw from the fence.
+type raise struct {
+	slot  *slot
+	cmd   command
+	floor int64 // the fence is above it as the claims draw
 }
 
 // takeBatch makes a batch of all that is pending, but for extensions that are too
 // many. The caller holds m.mu.
-func (m *LockManager) takeBatch() *batch {
-	s := &m.send
+func (s *shard) takeBatch() *batch {
 	b := &batch{began: time.Now()}
 	b.ops, s.pending = s.pending, nil
 	if len(b.ops) > maxExtends {
 		b.ops, s.pending = divide(b.ops)
 	}
 	s.inFlight = append(s.inFlight, b)
-	b.floor = s.floor
 	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+1)
 	for _, o := range b.ops {
-		if o.kind == opClaim && b.raise.Cmd == nil && b.began.Sub(s.raised) > fenceAge {
-			b.raise = newCommand(append(raiseScript.appendCall(nil, &s.loaded), 1, fenceKey)...)
-			b.cmds = append(b.cmds, b.raise)
-		}
 		o.sent = b.began
-		if o.kind == opExtend {
+		switch o.kind {
+		case opClaim:
+			s.raiseFence(b, o)
+		case opExtend:
 			b.extends = true
 			if o.answer == nil { // a renewal: not beyond the longest hold
 				rest := o.lock.renewEnd.Sub(b.began).Truncate(time.Millisecond)
 				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
 			}
 		}
-		b.cmds = o.appendCommands(b.cmds, m.idArg, &s.loaded)
+		b.cmds = o.appendCommands(b.cmds, s.m.idArg, &s.loaded)
 	}
+	s.askReplicas(b)
 	if b.extends {
-		time.AfterFunc(stallAfter, func() { m.rescue(b) })
+		time.AfterFunc(stallAfter, func() { s.rescue(b) })
 	}
 	return b
+}
+
+// raiseFence has the fence raised before a claim, unless it was of late.
+func (s *shard) raiseFence(b *batch, o *op) {
+	sl := o.lock.line.slot
+	o.raise, o.floor = nil, sl.floor
+	if b.began.Sub(sl.raised) <= fenceAge {
+		return
+	}
+	for _, r := range b.raises {
+		if r.slot == sl {
+			o.raise = r
+			return
+		}
+	}
+	o.raise = &raise{
+		slot: sl, floor: sl.floor,
+		cmd: newCommand(append(raiseScript.appendCall(nil, &s.loaded), 1, sl.fence)...),
+	}
+	b.raises = append(b.raises, o.raise)
+	b.cmds = append(b.cmds, o.raise.cmd)
 }
 
 // divide leaves all extensions beyond maxExtends for later.
@@ -189,37 +234,40 @@ const fenceAge = 10 * time.Millisecond
 // flush sends a batch and whatever comes after it. It is started by kick. A few
 // are kept for the next time, as growing a new stack each time costs as much as
 // a system call; Close ends and joins them.
-func (m *LockManager) flush(b *batch) {
-	defer m.flushes.Done()
+func (s *shard) flush(b *batch) {
+	defer s.m.flushes.Done()
 	for b != nil {
-		m.sendAll(b)
-		b = m.park()
+		s.sendAll(b)
+		b = s.park()
 	}
 }
 
 // sendAll sends a batch, and then others for as long as there are any.
-func (m *LockManager) sendAll(b *batch) {
+func (s *shard) sendAll(b *batch) {
 	for b != nil {
-		m.exchange(b)
-		b = m.completeBatch(b)
+		s.exchange(b)
+		b = s.completeBatch(b)
 	}
 }
 
 // park waits for the next batch. It returns nil if this goroutine is to end.
-func (m *LockManager) park() *batch {
-	m.mu.Lock()
-	if m.closed || m.send.parked == maxInFlight {
-		m.mu.Unlock()
+func (s *shard) park() *batch {
+	s.m.mu.Lock()
+	if s.m.closed || s.parked == maxInFlight {
+		s.m.mu.Unlock()
 		return nil
 	}
-	m.send.parked++
-	m.mu.Unlock()
-	return <-m.send.work
+	s.parked++
+	s.m.mu.Unlock()
+	return <-s.work
 }
 
 // exchange sends the batch and reads the replies into its commands.
-func (m *LockManager) exchange(b *batch) {
-	pipe := m.client.Pipeline()
+func (s *shard) exchange(b *batch) {
+	pipe := s.client.Pipeline()
+	if b.wait.Cmd != nil {
+		pipe = s.node.Pipeline()
+	}
 	_ = pipe.BatchProcess(context.Background(), b.cmds...)
 	if _, err := pipe.Exec(context.Background()); err != nil {
 		// Each command has its own error, but for some that befall the whole. Where
@@ -242,14 +290,14 @@ type batchError struct{ error }
 func (e *batchError) Unwrap() error { return e.error }
 
 // completeBatch takes in the replies and returns the next batch, if there is one.
-func (m *LockManager) completeBatch(b *batch) *batch {
+func (s *shard) completeBatch(b *batch) *batch {
+	m := s.m
 	m.mu.Lock()
 	defer m.exit()
-	s := &m.send
 	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *batch) bool { return other == b })
 	now := time.Now()
-	if b.raise.Cmd != nil {
-		m.raised(b, now)
+	for _, r := range b.raises {
+		s.fenceRaised(b, r, now)
 	}
 
 	var again []*op
@@ -266,70 +314,79 @@ func (m *LockManager) completeBatch(b *batch) *batch {
 			failed = failed || !answered
 			o.attempts++
 			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
+			o.follow = isRedirection(err)
 			if !m.tryAgain(o, err, now) {
 				break
 			}
 			if answered {
-				m.refuse(o)
+				s.refuse(o)
 			} else {
 				again = append(again, o)
 			}
 			continue
 		}
-		o.floor = b.floor
-		m.complete(o, err, now)
+		o.replicas = b.replicas()
+		if o.raise != nil {
+			o.floor = o.raise.floor
+		}
+		m.complete(o, s, err, now)
 	}
 	if failed {
+		m.topology.unsettled(m)
 		s.failures++
 		if s.failures > 1 {
 			s.resumeAt = now.Add(backoff(s.failures))
 		}
 	} else {
 		s.failures, s.resumeAt = 0, time.Time{}
+		m.topology.heard()
 	}
 	if len(again) > 0 {
 		s.pending = append(again, s.pending...)
 	}
 	if len(s.pending) == 0 || s.resumeAt.After(now) && !m.closed {
+		s.touch()
 		return nil
 	}
-	return m.takeBatch()
+	return s.takeBatch()
 }
 
-// raised takes in the answer of raise.lua.
-func (m *LockManager) raised(b *batch, now time.Time) {
-	s := &m.send
-	err := b.raise.Err()
+// fenceRaised takes in the answer of raise.lua.
+func (s *shard) fenceRaised(b *batch, r *raise, now time.Time) {
+	err := r.cmd.Err()
 	var server time.Duration
 	if err == nil {
-		server, err = decodeTime(b.raise.Val())
+		server, err = decodeTime(r.cmd.Val())
 	}
 	if err != nil {
 		if isNoScript(err) {
 			s.loaded = loaded{}
 		}
-		b.floor = math.MaxInt64 // the claims have drawn from nobody knows what
+		r.floor = math.MaxInt64 // the claims have drawn from nobody knows what
 		return
 	}
 	s.clock.observe(b.began, now, server)
-	b.floor = max(b.floor, server.Microseconds())
-	s.floor = max(s.floor, b.floor)
-	if b.began.After(s.raised) {
-		s.raised = b.began
+	r.floor = max(r.floor, server.Microseconds())
+	r.slot.floor = max(r.slot.floor, r.floor)
+	if b.began.After(r.slot.raised) {
+		r.slot.raised = b.began
 	}
 }
 
 // refuse puts an op aside that Redis was not ready for. Others need not suffer:
 // what has no memory for a waiter has some for a release.
-func (m *LockManager) refuse(o *op) {
-	s := &m.send
+func (s *shard) refuse(o *op) {
+	s.m.topology.unsettled(s.m)
 	s.refused = append(s.refused, o)
 	if len(s.refused) == 1 {
 		time.AfterFunc(backoff(o.attempts), func() {
-			m.mu.Lock()
-			defer m.exit()
-			s.pending = append(s.pending, s.refused...)
+			s.m.mu.Lock()
+			defer s.m.exit()
+			refused := s.refused
 			s.refused = nil
+			for _, o := range refused {
+				s.m.submit(o) // its slot may have moved
+			}
 		})
 	}
 }
@@ -343,10 +400,11 @@ func backoff(failures int) time.Duration {
 // rescue sends the extensions of a batch that has stalled again, over another
 // connection: the client's time-outs may be longer than the leases. The first
 // answer settles it; an extension may be run twice.
-func (m *LockManager) rescue(b *batch) {
+func (s *shard) rescue(b *batch) {
+	m := s.m
 	m.mu.Lock()
 	defer m.exit()
-	if m.closed || !slices.Contains(m.send.inFlight, b) {
+	if m.closed || !slices.Contains(s.inFlight, b) {
 		return
 	}
 	for _, o := range b.ops {

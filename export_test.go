@@ -22,11 +22,11 @@ func (m *LockManager) Idle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	waiters := 0
-	for _, ln := range m.lines {
-		waiters += ln.length + ln.acquiring
+	m.allLines(func(ln *line) { waiters += ln.length + ln.acquiring })
+	for _, s := range m.shards {
+		waiters += len(s.pending) + len(s.inFlight)
 	}
-	return waiters == 0 && len(m.tickets) == 0 && len(m.named) == 0 &&
-		len(m.send.pending) == 0 && len(m.send.inFlight) == 0 && len(m.renewals.due) == 0
+	return waiters == 0 && len(m.tickets) == 0 && len(m.named) == 0 && len(m.renewals.due) == 0
 }
 
 // Remembered returns how many locks the manager can find by their names.
@@ -41,7 +41,7 @@ func (m *LockManager) Remembered() int {
 func (m *LockManager) HasHeard(key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ln := m.lines[key]
+	ln := m.slotOf(key).lines[key]
 	return ln != nil && ln.noise > 0 && ln.acquiring == 0 && !ln.lookAgain
 }
 
@@ -49,6 +49,6 @@ func (m *LockManager) HasHeard(key string) bool {
 func (m *LockManager) Watches(key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ln := m.lines[key]
-	return ln != nil && ln.watched && len(m.events.changed) == 0
+	ln := m.slotOf(key).lines[key]
+	return ln != nil && ln.watched && ln.slot.at != nil && len(ln.slot.at.events.changed) == 0
 }

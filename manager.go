@@ -18,16 +18,19 @@ import (
 // each Redis; its methods may be called from any goroutine.
 //
 // It has two goroutines that send, more only while a connection is stuck, and
-// one that listens to Redis from the first time a caller has to wait. Close ends
-// them all.
+// one that listens to Redis from the first time a caller has to wait; in a
+// cluster, for each master. Close ends them all.
 type LockManager struct {
 	client redis.UniversalClient
+	db     int // that client is in
 	opts   options
 	log    *slog.Logger
 	id     string // names this manager in queues and channels; no ":" in it
 	idArg  any    // the same as an argument of commands
 
 	flushes   sync.WaitGroup // goroutines that send
+	listening sync.WaitGroup // and those that subscribe
+	quit      chan struct{}  // closed when those are to end
 	closeDone chan struct{}  // closed when Close is done
 
 	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
@@ -35,31 +38,36 @@ type LockManager struct {
 	drained  bool // Close has sent what was left: who has more to send does it himself
 	closeErr error
 	seq      uint64
-	lines    map[string]*line    // by the key in Redis
+	noted    bool      // the log has said that events are off
+	topology *topology // nil without a cluster
+	shards   []*shard
+	slots    map[uint16]*slot
+	touched  []*shard            // exit has to look after them
+	later    []func()            // to be run once the mutex is free: logging
 	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
 	sweepAt  int                 // how many tickets and names call for a sweep
 	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
-	send     sender
-	events   events
 	renewals renewals
 
 	unlocking unlocking
 }
 
 // NewLockManager returns a manager that works through client, which it neither
-// closes nor configures. It needs a single Redis, 6.2 or newer, or a server
-// compatible with that; clients of a cluster or a ring are refused.
+// closes nor configures: of a single Redis, 6.2 or newer, or a server compatible
+// with that; of one that Sentinel watches over (redis.NewFailoverClient); or of a
+// Redis Cluster, 7.0 or newer (redis.NewClusterClient). All who share locks have
+// to come by the same of these ways. A redis.Ring is refused.
 //
 // Nothing is sent, except with KeyspaceRequired.
 func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
 	m := &LockManager{
 		client:    client,
+		quit:      make(chan struct{}),
 		closeDone: make(chan struct{}),
 		log:       slog.New(slog.DiscardHandler),
-		lines:     make(map[string]*line),
+		slots:     make(map[uint16]*slot),
 		tickets:   make(map[uint64]*Lock),
 		named:     make(map[[2]string]*Lock),
-		send:      sender{work: make(chan *batch, maxInFlight)},
 	}
 	if err := m.setUp(opts); err != nil {
 		return nil, &Error{"new", "", err}
@@ -71,9 +79,8 @@ func (m *LockManager) setUp(opts []Option) error {
 	if m.client == nil || reflect.ValueOf(m.client).Kind() == reflect.Pointer && reflect.ValueOf(m.client).IsNil() {
 		return invalid("client is nil")
 	}
-	switch m.client.(type) {
-	case *redis.ClusterClient, *redis.Ring:
-		return invalid("client is a %T: only a single Redis is supported", m.client)
+	if ring, ok := m.client.(*redis.Ring); ok {
+		return invalid("client is a %T: it loses track of its keys as servers come and go; use a cluster or a quorum", ring)
 	}
 	for _, opt := range opts {
 		if opt == nil {
@@ -82,6 +89,9 @@ func (m *LockManager) setUp(opts []Option) error {
 		if err := opt(&m.opts); err != nil {
 			return err
 		}
+	}
+	if err := m.checkReplicas(); err != nil {
+		return err
 	}
 	if m.opts.log != nil {
 		m.log = m.opts.log
@@ -92,9 +102,22 @@ func (m *LockManager) setUp(opts []Option) error {
 	}
 	m.id = base64.RawURLEncoding.EncodeToString(id[:])
 	m.idArg = m.id
-	m.events.init(m)
+	if c, ok := m.client.(cluster); ok {
+		m.topology = &topology{cluster: c, byNode: make(map[*redis.Client]*shard)}
+		m.newShard(c, nil)
+		if m.opts.keyspace == KeyspaceRequired {
+			return c.ForEachMaster(context.Background(), func(ctx context.Context, node *redis.Client) error {
+				return m.configure(ctx, node)
+			})
+		}
+		return nil
+	}
+	if c, ok := m.client.(interface{ Options() *redis.Options }); ok {
+		m.db = c.Options().DB
+	}
+	m.newShard(m.client, m.client)
 	if m.opts.keyspace == KeyspaceRequired {
-		return m.events.configure()
+		return m.configure(context.Background(), m.client)
 	}
 	return nil
 }
@@ -182,34 +205,34 @@ func (m *LockManager) Close() error {
 		return nil
 	}
 	defer close(m.closeDone)
-	for _, ln := range m.lines {
+	m.allLines(func(ln *line) {
 		for ln.first != nil {
 			m.abandon(ln.first, ErrClosed)
 		}
-	}
+	})
 	m.closed = true
-	close(m.send.work)
+	for _, s := range m.shards {
+		close(s.work)
+	}
 	m.sweep()
 	m.renewals.stop()
-	for _, ln := range m.lines {
+	m.allLines(func(ln *line) {
 		if ln.timer != nil {
 			ln.timer.Stop()
 		}
-	}
+	})
 	m.exit()
 
 	m.flushes.Wait()
 	m.mu.Lock()
-	m.send.pending = append(m.send.pending, m.send.refused...)
-	m.send.refused = nil
 	m.drained = true
-	var b *batch
-	if len(m.send.pending) > 0 {
-		b = m.takeBatch()
-	}
 	m.mu.Unlock()
-	m.sendAll(b)
-	m.events.close()
+	m.drain()
+	close(m.quit)
+	for _, s := range m.shards {
+		s.events.close()
+	}
+	m.listening.Wait()
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -217,6 +240,29 @@ func (m *LockManager) Close() error {
 		return &Error{"close", "", m.closeErr}
 	}
 	return nil
+}
+
+// drain sends what is left, now that the senders have ended.
+func (m *LockManager) drain() {
+	for {
+		var senders sync.WaitGroup
+		idle := true
+		m.mu.Lock()
+		for _, s := range m.shards {
+			s.pending = append(s.pending, s.refused...)
+			s.refused = nil
+			if len(s.pending) > 0 {
+				idle = false
+				b := s.takeBatch()
+				senders.Go(func() { s.sendAll(b) })
+			}
+		}
+		m.mu.Unlock()
+		if idle {
+			return
+		}
+		senders.Wait()
+	}
 }
 
 // start makes a Lock and puts it on its way.
@@ -275,7 +321,7 @@ func (m *LockManager) admit(l *Lock) error {
 	if m.closed {
 		return ErrClosed
 	}
-	if ln := m.lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
+	if ln := m.slotOf(l.key).lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
 		queued := ln.length
 		if ln.claiming {
 			queued-- // may well get it

@@ -316,7 +316,6 @@ func TestBadArgumentsAreNamedAndNothingIsSent(t *testing.T) {
 	}
 	bad(build(nil), "client is nil")
 	bad(build((*redis.Client)(nil)), "client is nil")
-	bad(build(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})), "ClusterClient")
 	bad(build(redis.NewRing(&redis.RingOptions{})), "Ring")
 	bad(build(client, nil), "option is nil")
 	bad(build(client, redislock.WithLogger(nil)), "logger is nil")

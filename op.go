@@ -35,9 +35,12 @@ type op struct {
 	cmd, draw command
 	args      [15]any   // of cmd, and of draw at the end
 	sent      time.Time // when the last attempt began
+	raise     *raise    // opClaim: what goes before it, if anything does
 	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
 	uncertain bool      // an attempt failed that may have reached Redis
+	follow    bool      // it has to follow a redirection
+	replicas  int       // that have confirmed it, or notAsked
 }
 
 // copies counts what is under way of one extension.
@@ -79,7 +82,7 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 	switch o.kind {
 	case opClaim:
 		args = append(args, "set", l.line.args[1], l.valueArg, "nx", "px", l.ttlArg)
-		o.draw = newCommand(append(o.args[13:13], "incr", fenceKey)...)
+		o.draw = newCommand(append(o.args[13:13], "incr", l.line.slot.fence)...)
 	case opAcquire:
 		mode, score := "try", any("")
 		if o.join {
@@ -92,7 +95,7 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		}
 		args = acquireScript.appendCall(args, have)
 		args = append(args, l.line.scriptKeys()...)
-		args = append(args, l.valueArg, l.ttlArg, mode, manager, grantChannel, l.seq, score)
+		args = append(args, l.valueArg, l.ttlArg, mode, manager, l.line.slot.grants, l.seq, score)
 	case opRelease:
 		member := any("")
 		if l.joined {
@@ -100,7 +103,7 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		}
 		args = releaseScript.appendCall(args, have)
 		args = append(args, l.line.scriptKeys()...)
-		args = append(args, l.valueArg, manager, grantChannel, member)
+		args = append(args, l.valueArg, manager, l.line.slot.grants, member)
 	case opExtend:
 		args = extendScript.appendCall(args, have)
 		args = append(args, 1, l.line.args[1], l.valueArg, o.ttl.Milliseconds())
@@ -125,14 +128,33 @@ func isUnsettled(err error) bool {
 		return true
 	}
 	for _, prefix := range []string{
-		"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
-		"max number of clients",
+		"BUSY", "OOM", "MISCONF", "NOREPLICAS", "max number of clients",
 	} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}
 	}
+	return isChanging(err)
+}
+
+// isChanging tells refusals by servers that are changing their parts: one that
+// starts, a replica that is about to be a master, a slot that is on its way to
+// another server. They end by themselves.
+func isChanging(err error) bool {
+	if isRedirection(err) {
+		return true
+	}
+	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
+		if redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
 	return false
+}
+
+// isRedirection tells that a cluster has the key elsewhere.
+func isRedirection(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
 // isAnswer tells errors that Redis answered from those of the way there.

@@ -35,6 +35,9 @@ type options struct {
 	log      *slog.Logger
 	maxQueue int
 	keyspace KeyspaceMode
+
+	replicas       int // that have to confirm an acquisition
+	replicaTimeout time.Duration
 }
 
 // WithPrefix puts prefix in front of every key that callers name. It is part of

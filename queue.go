@@ -15,10 +15,11 @@ import (
 //     they called;
 //   - a line with waiters has lookAt set, or an acquire for one of them under
 //     way: no wake-up can be lost for good;
-//   - a line is in manager.lines for as long as it has waiters or acquires
+//   - a line is in its slot for as long as it has waiters or acquires
 //     under way, and for lineMemory after it was last found contended.
 type line struct {
 	key  string // in Redis
+	slot *slot
 	args [6]any // what scripts get: how many keys, and the keys
 
 	list           // the waiters
@@ -70,22 +71,25 @@ const (
 
 // lineOf returns the line for a key, a new one if need be. The caller holds m.mu.
 func (m *LockManager) lineOf(key string) *line {
-	ln := m.lines[key]
+	sl := m.slotOf(key)
+	ln := sl.lines[key]
 	if ln == nil {
-		ln = newLine(key)
-		m.lines[key] = ln
+		ln = newLine(key, sl)
+		sl.lines[key] = ln
 	}
 	return ln
 }
 
-func newLine(key string) *line { return &line{key: key, args: [6]any{1: key}} }
+func newLine(key string, sl *slot) *line {
+	return &line{key: key, slot: sl, args: [6]any{1: key}}
+}
 
 // scriptKeys returns the arguments of scripts that name the keys. Many a line
 // is gone before it needs them.
 func (ln *line) scriptKeys() []any {
 	if ln.args[0] == nil {
 		k := keysOf(ln.key)
-		ln.args = [6]any{5, ln.args[1], k.queue, fenceKey, k.shortest, k.skipped}
+		ln.args = [6]any{5, ln.args[1], k.queue, ln.slot.fence, k.shortest, k.skipped}
 	}
 	return ln.args[:]
 }
@@ -129,8 +133,8 @@ func (m *LockManager) pump(ln *line) {
 		}
 		return
 	}
-	if !m.events.ready {
-		m.events.start() // pumps all lines once grants can arrive
+	if !ln.slot.ready {
+		m.listen(ln.slot) // pumps its lines once grants can arrive
 		m.lookBy(ln, time.Now(), -1)
 		return
 	}
@@ -249,7 +253,7 @@ func (m *LockManager) setTimer(ln *line, now time.Time) {
 func (m *LockManager) tick(ln *line) {
 	m.mu.Lock()
 	defer m.exit()
-	if m.closed || m.lines[ln.key] != ln {
+	if m.closed || ln.slot.lines[ln.key] != ln {
 		return
 	}
 	now := time.Now()
@@ -263,12 +267,12 @@ func (m *LockManager) tick(ln *line) {
 			ln.watchAt = ln.movedAt.Add(quiet + ln.calm)
 		} else {
 			ln.watchAt = time.Time{}
-			m.events.watch(ln)
+			m.watch(ln)
 		}
 	}
 	if !ln.lookAt.IsZero() && !now.Before(ln.lookAt) {
 		ln.lookAt = time.Time{}
-		if ln.joined() == nil && !m.events.ready {
+		if ln.joined() == nil && !ln.slot.ready {
 			m.knock(ln)
 		} else {
 			m.look(ln)
@@ -291,7 +295,7 @@ func (m *LockManager) knock(ln *line) {
 
 // tidy drops a line that has nothing to do. The caller holds m.mu.
 func (m *LockManager) tidy(ln *line, now time.Time) {
-	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || m.lines[ln.key] != ln {
+	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || ln.slot.lines[ln.key] != ln {
 		return
 	}
 	if rest := ln.contended.Add(lineMemory).Sub(now); rest > 0 && !m.closed {
@@ -299,11 +303,14 @@ func (m *LockManager) tidy(ln *line, now time.Time) {
 		m.setTimer(ln, now)
 		return
 	}
-	delete(m.lines, ln.key)
+	delete(ln.slot.lines, ln.key)
 	if ln.timer != nil {
 		ln.timer.Stop()
 	}
 	if ln.watched {
-		m.events.unwatch(ln)
+		m.unwatch(ln)
+	}
+	if len(ln.slot.lines) == 0 && m.topology != nil {
+		m.unlisten(ln.slot)
 	}
 }

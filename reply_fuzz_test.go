@@ -131,13 +131,13 @@ func checkAnyReply(t *testing.T, o *op, now time.Time) {
 		m.hold(l, 5, now.Add(l.ttl), now)
 		l.state, l.err, l.releasing = leaving, ErrReleased, true
 		m.unlocking.add(m, l, now)
-		m.complete(o, nil, now)
+		m.complete(o, m.shards[0], nil, now)
 		require.False(t, l.unlocking, "Unlock would hang")
 		require.Equal(t, gone, l.state)
 		return
 	case opExtend:
 		m.hold(l, 5, now.Add(time.Second), now)
-		m.complete(o, nil, now)
+		m.complete(o, m.shards[0], nil, now)
 		select {
 		case <-o.answer:
 		default:
@@ -146,7 +146,7 @@ func checkAnyReply(t *testing.T, o *op, now time.Time) {
 	default:
 		l.inFlight = true
 		l.line.acquiring = 1
-		m.complete(o, nil, now)
+		m.complete(o, m.shards[0], nil, now)
 		require.True(t, l.state == held || l.inFlight || len(l.outcome) == 1 ||
 			!l.line.lookAt.IsZero() || len(l.line.unsent) > 0, "the caller would hang")
 	}

@@ -17,9 +17,11 @@ var nowhere = redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 func newStill(t *testing.T, key string) (*LockManager, *Lock) {
 	m, err := NewLockManager(nowhere)
 	require.NoError(t, err)
-	m.send.resumeAt = time.Now().Add(time.Hour)
-	m.send.wakeup = true // kick will be called, it thinks
+	s := m.shards[0]
+	s.resumeAt = time.Now().Add(time.Hour)
+	s.wakeup = true // kick will be called, it thinks
 	ln := m.lineOf(key)
+	ln.slot.at = s
 	l := &Lock{
 		manager: m, verb: "lock", key: key, line: ln, ctx: context.Background(), value: "value",
 		ttl: time.Minute, seq: 7, outcome: newOutcome(), joined: true, trace: true, heapAt: -1,
@@ -54,9 +56,9 @@ func FuzzEvents(f *testing.F) {
 	f.Add("", "__keyspace@0__:", "del", uint8(1))
 	f.Fuzz(func(t *testing.T, key, channel, name string, times uint8) {
 		m, l := newStill(t, key)
-		m.events.watch(l.line)
+		m.watch(l.line)
 		for range times {
-			m.events.event(channel, name, freeing[name])
+			m.shards[0].events.event(channel, name, freeing[name])
 		}
 		own := channel == "__keyspace@0__:"+key && times > 0
 		frees := name == "expired" || name == "del" || name == "evicted" || name == "rename_from"
@@ -82,9 +84,9 @@ func FuzzGrantToWaiter(f *testing.F) {
 	f.Add("key", "")
 	f.Fuzz(func(t *testing.T, key, message string) {
 		m, l := newStill(t, key)
-		m.events.granted(message)
+		m.shards[0].events.granted(message)
 		g, err := decodeGrant(message)
-		switch pending := m.send.pending; {
+		switch pending := m.shards[0].pending; {
 		case err != nil:
 			require.Empty(t, pending)
 			require.Equal(t, waiting, l.state)

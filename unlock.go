@@ -57,12 +57,11 @@ func (l *Lock) unlock() error {
 
 // exitUnlock is exit, for one who may have to send what nobody else does.
 func (m *LockManager) exitUnlock() {
-	var b *batch
-	if m.drained && len(m.send.pending) > 0 {
-		b = m.takeBatch()
-	}
+	drained := m.drained
 	m.exit()
-	m.sendAll(b)
+	if drained {
+		m.drain()
+	}
 }
 
 // unlocking are the locks for whose release somebody waits in Unlock. One timer

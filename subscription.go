@@ -1,0 +1,461 @@
+package redislock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// events is the manager's one subscription to a shard: to its own grant channels,
+// and to the keyspace events of the keys that stand still while callers wait for
+// them. It starts when a caller first has to wait, and ends with the manager, or
+// when a cluster has moved everything elsewhere.
+//
+// Everything it delivers makes things faster and nothing depends on it: a
+// message that is lost is made up for by the look at the end of the lease, and a
+// subscription that was interrupted by a look at every line.
+type events struct {
+	s *shard
+
+	// Guarded by the manager's mutex.
+
+	started bool
+	pubsub  *redis.PubSub    // nil: no connection
+	open    bool             // changes can be sent over it
+	slots   map[string]*slot // those whose grant channels are wanted here, by channel
+	watched map[string]*line // those whose keyspace events are, by channel
+	changed map[string]bool  // channels to subscribe to or, if false, to leave
+	syncing bool             // a goroutine carries out the changes
+	checked bool             // the server's flags were seen to on this connection
+	refused bool             // keyspace events may not be subscribed to
+}
+
+const (
+	idleBeforePing = 3 * time.Second
+	pongTimeout    = time.Second
+	eventsTimeout  = 5 * time.Second
+)
+
+func (e *events) init(s *shard) {
+	e.s = s
+	e.slots = make(map[string]*slot)
+	e.watched = make(map[string]*line)
+	e.changed = make(map[string]bool)
+}
+
+// listen has the slot's grant channel subscribed to where the slot is. The caller
+// holds m.mu.
+func (m *LockManager) listen(sl *slot) {
+	if sl.at != nil || m.closed {
+		return
+	}
+	s := m.shardOf(sl)
+	if s.node == nil {
+		m.topology.unsettled(m) // comes back when it is known
+		return
+	}
+	sl.at = s
+	e := &s.events
+	e.slots[sl.channel] = sl
+	e.change(sl.channel, true)
+	for _, ln := range sl.lines {
+		if ln.watched {
+			e.watch(ln)
+		}
+	}
+	e.start()
+}
+
+// unlisten ends what listen began. The caller holds m.mu.
+func (m *LockManager) unlisten(sl *slot) {
+	if sl.at == nil {
+		return
+	}
+	e := &sl.at.events
+	for _, ln := range sl.lines {
+		if ln.watched {
+			e.unwatch(ln)
+		}
+	}
+	delete(e.slots, sl.channel)
+	e.change(sl.channel, false)
+	sl.at, sl.ready = nil, false
+}
+
+// start begins to listen, unless it does already. The caller holds m.mu.
+func (e *events) start() {
+	if !e.started && !e.s.m.closed {
+		e.started = true
+		e.s.m.listening.Add(1)
+		go e.run()
+	}
+}
+
+// unused tells whether nothing is wanted of the subscription.
+func (e *events) unused() bool { return len(e.slots)+len(e.watched) == 0 }
+
+// close ends the connection, and so the goroutines that use it.
+func (e *events) close() {
+	e.s.m.mu.Lock()
+	ps := e.pubsub
+	e.s.m.mu.Unlock()
+	if ps != nil {
+		_ = ps.Close() // which may have to wait for a dial
+	}
+}
+
+// change has a channel subscribed to, or left. The caller holds m.mu.
+func (e *events) change(channel string, subscribe bool) {
+	if !e.open || e.s.m.closed {
+		return // begin will do it
+	}
+	e.changed[channel] = subscribe
+	if !e.syncing {
+		e.syncing = true
+		e.s.m.listening.Add(1)
+		go e.sync()
+	}
+}
+
+// sync carries out the changes of subscriptions. It ends when there are none left
+// or there is no connection, and is joined by Close.
+func (e *events) sync() {
+	m := e.s.m
+	defer m.listening.Done()
+	for {
+		m.mu.Lock()
+		if len(e.changed) == 0 || !e.open || m.closed {
+			e.syncing = false
+			m.mu.Unlock()
+			return
+		}
+		ps := e.pubsub
+		var c changes
+		for channel, subscribe := range e.changed {
+			c.add(channel, subscribe)
+		}
+		clear(e.changed)
+		check := !e.checked && len(c.watch) > 0
+		e.checked = e.checked || check
+		m.mu.Unlock()
+
+		ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
+		err := c.grants(ctx, ps, m.topology != nil)
+		if check && err == nil {
+			if err := m.configure(ctx, e.s.node); err != nil {
+				m.note("keyspace events may be off", err)
+			}
+		}
+		if err == nil {
+			err = c.keyspace(ctx, ps)
+		}
+		cancel()
+		if err != nil {
+			_ = ps.Close() // run notices, and subscribes anew
+		}
+	}
+}
+
+// changes are channels to subscribe to and to leave.
+type changes struct{ join, leave, watch, unwatch []string }
+
+func (c *changes) add(channel string, subscribe bool) {
+	grants := strings.HasPrefix(channel, grantChannel)
+	switch {
+	case grants && subscribe:
+		c.join = append(c.join, channel)
+	case grants:
+		c.leave = append(c.leave, channel)
+	case subscribe:
+		c.watch = append(c.watch, channel)
+	default:
+		c.unwatch = append(c.unwatch, channel)
+	}
+}
+
+// grants carries out what concerns grant channels. Sharded ones go one by one:
+// those of a command have to be of one slot.
+func (c *changes) grants(ctx context.Context, ps *redis.PubSub, sharded bool) error {
+	join, leave := ps.Subscribe, ps.Unsubscribe
+	if sharded {
+		join, leave = ps.SSubscribe, ps.SUnsubscribe
+	}
+	for _, channel := range c.join {
+		if err := join(ctx, channel); err != nil {
+			return err
+		}
+	}
+	for _, channel := range c.leave {
+		if err := leave(ctx, channel); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keyspace carries out what concerns keyspace events.
+func (c *changes) keyspace(ctx context.Context, ps *redis.PubSub) error {
+	if len(c.watch) > 0 {
+		if err := ps.Subscribe(ctx, c.watch...); err != nil {
+			return err
+		}
+	}
+	if len(c.unwatch) > 0 {
+		return ps.Unsubscribe(ctx, c.unwatch...)
+	}
+	return nil
+}
+
+// run keeps the subscription up for as long as it is used. It is started by
+// start, and joined by Close.
+func (e *events) run() {
+	m := e.s.m
+	defer m.listening.Done()
+	for failures := 0; ; failures++ {
+		ps := e.s.node.Subscribe(context.Background()) // sends nothing yet
+		m.mu.Lock()
+		if m.closed || e.unused() {
+			e.started = false
+			m.mu.Unlock()
+			_ = ps.Close()
+			return
+		}
+		e.pubsub = ps
+		m.mu.Unlock()
+
+		began := time.Now()
+		err := e.begin(ps)
+		if err == nil {
+			err = e.receive(ps)
+		}
+		if time.Since(began) > time.Second {
+			failures = 0
+		}
+		_ = ps.Close()
+
+		m.mu.Lock()
+		e.interrupted(err, failures == 0)
+		m.exit()
+		if failures > 0 {
+			select {
+			case <-time.After(backoff(failures)):
+			case <-m.quit:
+			}
+		}
+	}
+}
+
+// begin opens the connection with the grant channels that are wanted, and leaves
+// the rest to sync.
+func (e *events) begin(ps *redis.PubSub) error {
+	m := e.s.m
+	var c changes
+	m.mu.Lock()
+	for channel := range e.slots {
+		c.add(channel, true)
+	}
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
+	defer cancel()
+	if err := c.grants(ctx, ps, m.topology != nil); err != nil {
+		return err
+	}
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.open, e.checked = true, false
+	clear(e.changed)
+	for _, channel := range c.join {
+		if e.slots[channel] == nil {
+			e.change(channel, false)
+		}
+	}
+	for channel := range e.slots {
+		if !slices.Contains(c.join, channel) {
+			e.change(channel, true)
+		}
+	}
+	for channel := range e.watched {
+		e.change(channel, true)
+	}
+	return nil
+}
+
+// interrupted: nothing arrives any more. The caller holds m.mu.
+func (e *events) interrupted(err error, first bool) {
+	m := e.s.m
+	e.pubsub, e.open = nil, false
+	e.s.clock = clock{} // the next connection may lead to another server
+	for _, sl := range e.slots {
+		sl.ready = false
+	}
+	if m.closed || e.unused() {
+		return
+	}
+	m.topology.unsettled(m)
+	if first {
+		m.warn("subscription interrupted", "error", err)
+	}
+	if !isUnsettled(err) {
+		for _, sl := range e.slots {
+			m.refuseWaiters(sl, err)
+		}
+	}
+}
+
+var errUnused = errors.New("nothing to listen for")
+
+// receive takes in messages until the connection fails or goes silent.
+func (e *events) receive(ps *redis.PubSub) error {
+	ctx := context.Background()
+	m := e.s.m
+	up, pinged := false, false
+	for {
+		timeout := idleBeforePing
+		if pinged || !up {
+			timeout = pongTimeout
+		}
+		msg, err := ps.ReceiveTimeout(ctx, timeout)
+		var slow net.Error
+		switch {
+		case err == nil:
+			pinged = false
+		case errors.As(err, &slow) && slow.Timeout():
+			if pinged || !up {
+				return fmt.Errorf("subscription is silent: %w", err)
+			}
+			m.mu.Lock()
+			unused := e.unused()
+			m.mu.Unlock()
+			if unused {
+				return errUnused
+			}
+			// The health check of PubSub.Channel would be content with having
+			// sent the ping.
+			if err := ps.Ping(ctx); err != nil {
+				return err
+			}
+			pinged = true
+			continue
+		case redis.HasErrorPrefix(err, "MOVED"):
+			up = true
+			e.misplaced(err)
+			continue
+		case up && redis.HasErrorPrefix(err, "NOPERM"):
+			// The grant channel was allowed, so this is about keyspace events.
+			m.mu.Lock()
+			e.refused = true
+			m.mu.Unlock()
+			m.note("keyspace events may not be subscribed to", err)
+			continue
+		default:
+			return err
+		}
+
+		switch msg := msg.(type) {
+		case *redis.Subscription:
+			if msg.Kind == "subscribe" || msg.Kind == "ssubscribe" {
+				up = true
+				if err := e.subscribed(msg.Channel); err != nil {
+					return err
+				}
+			} else {
+				e.unsubscribed(msg.Channel)
+			}
+		case *redis.Message:
+			if strings.HasPrefix(msg.Channel, grantChannel) {
+				e.granted(msg.Payload)
+			} else {
+				e.event(msg.Channel, msg.Payload, freeing[msg.Payload])
+			}
+		}
+	}
+}
+
+// subscribed: from here on messages of the channel arrive. Those before may have
+// been missed.
+func (e *events) subscribed(channel string) error {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.exit()
+	sl := e.slots[channel]
+	switch {
+	case sl == nil:
+		e.look(channel)
+	case sl.ready:
+		return errors.New("subscription was renewed unasked")
+	default:
+		sl.ready = true
+		for _, ln := range sl.lines {
+			for l := ln.first; l != nil; l = l.next {
+				l.asOf = 0 // by the clock of a server that may have been another
+			}
+			m.look(ln)
+			m.pump(ln)
+		}
+	}
+	return nil
+}
+
+// unsubscribed: the channel has been left, or its slot has left the server.
+func (e *events) unsubscribed(channel string) {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.exit()
+	if sl := e.slots[channel]; sl != nil {
+		e.astray(sl)
+	}
+}
+
+// misplaced takes in that a slot is not the server's: "MOVED slot address".
+func (e *events) misplaced(err error) {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.exit()
+	for _, sl := range e.slots {
+		if strings.HasPrefix(err.Error(), fmt.Sprintf("MOVED %d ", sl.number)) {
+			e.astray(sl)
+			return
+		}
+	}
+}
+
+// astray has the slot looked for elsewhere. The caller holds m.mu.
+func (e *events) astray(sl *slot) {
+	e.s.m.unlisten(sl)
+	e.s.m.topology.unsettled(e.s.m)
+}
+
+// granted takes in a message on a grant channel.
+func (e *events) granted(message string) {
+	m := e.s.m
+	g, err := decodeGrant(message)
+	if err != nil {
+		m.log.Warn("redislock: grant message not understood", "error", err)
+		return
+	}
+	m.mu.Lock()
+	defer m.exit()
+	if !m.closed {
+		m.grantedElsewhere(g, e.s, time.Now())
+	}
+}
+
+// refuseWaiters fails those who cannot wait because grants cannot arrive.
+func (m *LockManager) refuseWaiters(sl *slot, err error) {
+	for _, ln := range sl.lines {
+		unsent := ln.unsent
+		ln.unsent = nil
+		for _, l := range unsent {
+			if l.state == waiting {
+				m.abandon(l, err)
+			}
+		}
+	}
+}
