@@ -23,8 +23,9 @@ type topology struct {
 	name  string
 	start func(t *testing.T, on *topology) // sets connect and nodes
 
-	prefix   string // of every manager
-	majority int    // a key is held if so many of the nodes hold it; 0: one
+	prefix   string             // of every manager
+	options  []redislock.Option // further ones
+	majority int                // a key is held if so many of the nodes hold it; 0: one
 
 	globalOrder bool // all managers' waiters stand in one line, which is in Redis
 	tokens      bool // fencing tokens rise; else they are 0
@@ -38,13 +39,63 @@ func topologies() []*topology {
 	return []*topology{
 		{name: "single", start: startSingle, globalOrder: true, tokens: true},
 		{name: "prefix", start: startSingle, prefix: "app{:", globalOrder: true, tokens: true},
+		{name: "cluster", start: startCluster(0), globalOrder: true, tokens: true},
+		{name: "cluster-replicas", start: startCluster(1), options: confirmed, globalOrder: true, tokens: true},
+		// Not landed yet: StartSentinels and NewQuorumManager.
+		// {name: "sentinel", start: startSentinels, globalOrder: true, tokens: true},
+		// {name: "quorum", start: startQuorum(func(*redistest.Server) {}), majority: 2},
+		// {name: "quorum-one-down", start: startQuorum((*redistest.Server).Kill), majority: 2},
+		// {name: "quorum-one-hung", start: startQuorum((*redistest.Server).Freeze), majority: 2},
 	}
 }
+
+/*
+func startSentinels(t *testing.T, on *topology) {
+	sentinels := redistest.StartSentinels(t, 2, 3)
+	on.connect = func() []redis.UniversalClient { return []redis.UniversalClient{sentinels.Client(nil)} }
+	on.nodes = on.connect()
+}
+
+// startQuorum starts three independent masters, and hurts one of them for good.
+func startQuorum(hurt func(*redistest.Server)) func(*testing.T, *topology) {
+	return func(t *testing.T, on *topology) {
+		var servers []*redistest.Server
+		for range 3 {
+			servers = append(servers, redistest.Start(t))
+		}
+		on.build = redislock.NewQuorumManager
+		on.connect = func() (clients []redis.UniversalClient) {
+			for _, server := range servers {
+				clients = append(clients, server.Client(nil))
+			}
+			return clients
+		}
+		hurt(servers[2])
+		for _, client := range on.connect() {
+			if short, cancel := context.WithTimeout(ctx, time.Second); client.Ping(short).Err() == nil {
+				on.nodes = append(on.nodes, client)
+				cancel()
+			}
+		}
+	}
+}
+*/
+
+// confirmed has every acquisition confirmed by a replica.
+var confirmed = []redislock.Option{redislock.WithReplicas(1, 4*time.Second)}
 
 func startSingle(t *testing.T, on *topology) {
 	server := redistest.Start(t)
 	on.connect = func() []redis.UniversalClient { return []redis.UniversalClient{server.Client(nil)} }
 	on.nodes = on.connect()
+}
+
+func startCluster(replicas int) func(*testing.T, *topology) {
+	return func(t *testing.T, on *topology) {
+		cluster := redistest.StartCluster(t, 3, replicas)
+		on.connect = func() []redis.UniversalClient { return []redis.UniversalClient{cluster.Client(nil)} }
+		on.nodes = on.connect()
+	}
 }
 
 // A site is a topology as one test sees it, which has keys of its own there.
@@ -108,6 +159,7 @@ func (on *site) newManager(t *testing.T, opts []redislock.Option) (*redislock.Lo
 	t.Helper()
 	clients := on.connect()
 	on.clients = append(on.clients, clients...)
+	opts = slices.Concat(on.options, opts)
 	if on.prefix != "" {
 		opts = append(opts, redislock.WithPrefix(on.prefix))
 	}
@@ -249,6 +301,10 @@ func (on *site) listens(t *testing.T, m *redislock.LockManager) bool {
 	for _, server := range on.servers(t) {
 		channels, err := server.PubSubChannels(ctx, "*"+m.ID()+"*").Result()
 		require.NoError(t, err)
+		if _, ok := on.nodes[0].(*redis.ClusterClient); ok {
+			channels, err = server.PubSubShardChannels(ctx, "*"+m.ID()+"*").Result()
+			require.NoError(t, err)
+		}
 		if len(channels) > 0 {
 			return true
 		}
