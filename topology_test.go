@@ -351,8 +351,8 @@ func (on *site) requireAllPasses(t *testing.T) {
 		keys, err := server.Keys(ctx, "*").Result()
 		require.NoError(t, err)
 		for _, key := range keys {
-			require.True(t, strings.HasPrefix(key, redislock.FenceKey) || strings.HasPrefix(key, redislock.SkippedKeys),
-				"%q was left", key)
+			require.True(t, strings.HasPrefix(key, "redislock:"), "%q was left", key)
+			require.NotRegexp(t, "^redislock:(queue|shortest):", key)
 			ttl, err := server.PTTL(ctx, key).Result()
 			require.NoError(t, err)
 			require.Positive(t, ttl, "%q would outlive its use", key)
