@@ -13,10 +13,18 @@ import (
 	"github.com/redislock/redislock"
 )
 
+// newTurns is to be called before the managers are made: if the test fails, the
+// goroutines that wait end after these are closed, and before the test does.
+func newTurns(t *testing.T) *turns {
+	served := &turns{t: t}
+	t.Cleanup(served.wg.Wait)
+	return served
+}
+
 func suiteOneManagersOrder(t *testing.T, on *site) {
+	served := newTurns(t)
 	key, m := on.key(t, "key"), on.manager(t)
 	holder := acquire(t, m, key, time.Minute)
-	served := &turns{t: t}
 	for i := range 50 {
 		served.add(i, m.Lock(ctx, key, time.Minute))
 	}
@@ -27,9 +35,9 @@ func suiteOneManagersOrder(t *testing.T, on *site) {
 
 func suiteManagersOrder(t *testing.T, on *site) {
 	const n = 30
+	served := newTurns(t)
 	key, managers := on.key(t, "key"), on.managers(t, 3)
 	holder := acquire(t, managers[0], key, time.Minute)
-	served := &turns{t: t}
 	var inside atomic.Int32
 	var last atomic.Int64
 	last.Store(holder.Token())
