@@ -227,6 +227,9 @@ func (m *LockManager) failed(o *op, err error) {
 	if !o.uncertain && !l.joined {
 		l.trace = false
 	}
+	if m.strayed(err) {
+		err = causes{err, errCluster}
+	}
 	if l.state == waiting {
 		m.abandon(l, err)
 	}

@@ -309,7 +309,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 			s.loaded = loaded{}
 			again = append(again, o)
 			continue
-		case isUnsettled(err):
+		case isUnsettled(err) && !m.strayed(err):
 			answered := isAnswer(err)
 			failed = failed || !answered
 			o.attempts++

@@ -157,6 +157,12 @@ func isRedirection(err error) bool {
 	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
 }
 
+// strayed tells that the server is part of a cluster, which the client does not
+// know of.
+func (m *LockManager) strayed(err error) bool {
+	return m.topology == nil && (isRedirection(err) || redis.HasErrorPrefix(err, "CROSSSLOT"))
+}
+
 // isAnswer tells errors that Redis answered from those of the way there.
 func isAnswer(err error) bool {
 	var answer redis.Error
