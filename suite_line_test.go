@@ -204,34 +204,46 @@ func suiteDeadHolder(t *testing.T, on *site) {
 	require.NoError(t, l.Unlock())
 }
 
-// That a dead holder's key is deleted is noticed long before its TTL is over,
-// both early in the wait and late.
-func suiteDeadHoldersKeyIsDeleted(t *testing.T, on *site) {
+// That the key is deleted is noticed long before its TTL is over, early in the
+// wait and late, whoever held it: a dead process of another program, or a caller
+// of the very manager that waits.
+func suiteHeldKeyIsDeleted(t *testing.T, on *site) {
 	m, other := on.manager(t), on.manager(t)
 	for _, wait := range []time.Duration{0, 100 * time.Millisecond} {
-		key := on.key(t, fmt.Sprint("after", wait))
-		on.occupy(t, key, time.Hour)
-		a, b := m.Lock(ctx, key, time.Minute), other.Lock(ctx, key, time.Minute)
-		on.awaitWaiting(t, key, 2)
-		time.Sleep(wait)
-		on.remove(t, key)
-		next, last := a, b
-		select {
-		case <-wins(a):
-		case <-wins(b):
-			next, last = b, a
-		case <-time.After(15 * time.Second):
-			t.Fatal("not noticed")
+		for _, holder := range []string{"foreign", "own"} {
+			key := on.key(t, fmt.Sprint(holder, wait))
+			var first *redislock.Lock
+			if holder == "foreign" {
+				on.occupy(t, key, time.Hour)
+			} else {
+				first = acquire(t, m, key, time.Hour)
+			}
+			a, b := m.Lock(ctx, key, time.Minute), other.Lock(ctx, key, time.Minute)
+			on.awaitWaiting(t, key, 2)
+			time.Sleep(wait)
+			on.remove(t, key)
+			next, last := a, b
+			select {
+			case <-known(a):
+			case <-known(b):
+				next, last = b, a
+			case <-time.After(15 * time.Second):
+				t.Fatal("not noticed")
+			}
+			require.NoError(t, soon(t, next).Err)
+			require.Equal(t, next.Value(), on.owner(t, key))
+			if first != nil {
+				require.ErrorIs(t, first.Unlock(), redislock.ErrLost)
+				require.Equal(t, next.Value(), on.owner(t, key))
+			}
+			require.NoError(t, next.Unlock())
+			serve(t, last)
 		}
-		require.NoError(t, soon(t, next).Err)
-		require.Equal(t, next.Value(), on.owner(t, key))
-		require.NoError(t, next.Unlock())
-		serve(t, last)
 	}
 }
 
-// wins returns a channel that is closed when the lock's outcome is known.
-func wins(l *redislock.Lock) <-chan struct{} {
+// known returns a channel that is closed when the lock's outcome is known.
+func known(l *redislock.Lock) <-chan struct{} {
 	known := make(chan struct{})
 	go func() {
 		defer close(known)

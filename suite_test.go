@@ -39,7 +39,7 @@ var suite = []struct {
 	{"ClosedWaiters", suiteClosedWaiters},
 	{"DeadWaiters", suiteDeadWaiters},
 	{"DeadHolder", suiteDeadHolder},
-	{"DeadHoldersKeyIsDeleted", suiteDeadHoldersKeyIsDeleted},
+	{"HeldKeyIsDeleted", suiteHeldKeyIsDeleted},
 
 	// suite_lease_test.go
 	{"Extend", suiteExtend},
