@@ -55,7 +55,11 @@ func (s *sender) init() { s.work = make(chan *batch, maxInFlight) }
 // submit hands an op over to be sent once the caller, who holds m.mu, lets go of
 // it with exit. So what is submitted together is sent together, and in order.
 func (m *LockManager) submit(o *op) {
-	s := m.shardOf(o.lock.line.slot)
+	if m.quorum != nil && o.kind == opExtend && o.vote == nil {
+		m.voteOnExtension(o)
+		return
+	}
+	s := m.shardFor(o)
 	s.pending = append(s.pending, o)
 	s.touch()
 }
@@ -403,7 +407,10 @@ func (s *shard) rescue(b *batch) {
 	for _, o := range b.ops {
 		if o.kind == opExtend && o.lock.state == held && !o.copies.settled && o.copies.n < maxCopies {
 			o.copies.n++
-			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies})
+			m.submit(&op{
+				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
+				vote: o.vote, node: o.node,
+			})
 		}
 	}
 }
