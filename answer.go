@@ -110,7 +110,9 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}
-		m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		if m.replicated(o) {
+			m.granted(l, token, o.sent.Add(l.ttl-drift(l.ttl)), now)
+		}
 		return
 	}
 	if errors.Is(err, redis.Nil) {
@@ -152,7 +154,9 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
 		}
 		lost := r.alone && l.joined && !o.rejoin
-		m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		if m.replicated(o) {
+			m.granted(l, r.token, o.sent.Add(r.lease-drift(r.lease)), now)
+		}
 		if lost && !m.closed {
 			m.rejoin(ln)
 		}
@@ -230,6 +234,9 @@ func (m *LockManager) failed(o *op, err error) {
 	if !o.uncertain && !l.joined {
 		l.trace = false
 	}
+	if m.strayed(err) {
+		err = causes{err, errCluster}
+	}
 	if l.state == waiting {
 		m.abandon(l, err)
 	}
@@ -271,6 +278,10 @@ func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	}
 	if l.state != waiting || g.server < l.asOf {
 		return // known, or gone again, or about to be given back
+	}
+	if m.opts.replicas > 0 {
+		m.confirm(l)
+		return
 	}
 	// The lease began when the message was sent, which may be long ago if this
 	// process slept. Where the clocks cannot tell, ask.
@@ -334,7 +345,10 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		switch {
 		case next == nil:
 			m.giveBack(l.key, r.value)
-		case r.server >= next.asOf: // else it has had to join again since
+		case r.server < next.asOf: // it has had to join again since
+		case m.opts.replicas > 0:
+			m.confirm(next)
+		default:
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}
 	}

@@ -154,6 +154,7 @@ type batch struct {
 	began   time.Time
 	raises  []*raise // one for each fence that claims of the batch need it for
 	extends bool     // has opExtends among its ops
+	wait    command  // WAIT for replicas, if they matter to what the batch writes
 }
 
 // A raise is a call of raise.lua, ahead of the claims that draw from the fence.
@@ -187,6 +188,7 @@ func (s *shard) takeBatch() *batch {
 		}
 		b.cmds = o.appendCommands(b.cmds, s.m.idArg, &s.loaded)
 	}
+	s.askReplicas(b)
 	if b.extends {
 		time.AfterFunc(stallAfter, func() { s.rescue(b) })
 	}
@@ -267,6 +269,9 @@ func (s *shard) park() *batch {
 // exchange sends the batch and reads the replies into its commands.
 func (s *shard) exchange(b *batch) {
 	pipe := s.client.Pipeline()
+	if b.wait.Cmd != nil {
+		pipe = s.node.Pipeline()
+	}
 	_ = pipe.BatchProcess(context.Background(), b.cmds...)
 	if _, err := pipe.Exec(context.Background()); err != nil {
 		// Each command has its own error, but for some that befall the whole. Where
@@ -308,11 +313,12 @@ func (s *shard) completeBatch(b *batch) *batch {
 			s.loaded = loaded{}
 			again = append(again, o)
 			continue
-		case isUnsettled(err):
+		case isUnsettled(err) && !m.strayed(err):
 			answered := isAnswer(err)
 			failed = failed || !answered
 			o.attempts++
 			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
+			o.follow = isRedirection(err)
 			if !m.tryAgain(o, err, now) {
 				break
 			}
@@ -323,6 +329,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 			}
 			continue
 		}
+		o.replicas = b.replicas()
 		if o.raise != nil {
 			o.floor = o.raise.floor
 		}

@@ -42,6 +42,7 @@ var (
 	errMaxHold    = errors.New("the lease ran out: auto-renewal ended after the longest hold allowed")
 	errNoAnswer   = errors.New("no answer from Redis")
 	errLate       = errors.New("the lease had run out when the grant arrived")
+	errCluster    = errors.New("the server is part of a Redis Cluster: NewLockManager needs a redis.ClusterClient")
 	errTakenAway  = errors.New("the key is gone or has another owner")
 )
 

@@ -123,6 +123,9 @@ func (m *LockManager) setOptions(opts []Option) error {
 			return err
 		}
 	}
+	if err := m.checkReplicas(); err != nil {
+		return err
+	}
 	if m.opts.log != nil {
 		m.log = m.opts.log
 	}

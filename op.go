@@ -43,6 +43,8 @@ type op struct {
 	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
 	uncertain bool      // an attempt failed that may have reached Redis
+	follow    bool      // it has to follow a redirection
+	replicas  int       // that have confirmed it, or notAsked
 }
 
 // copies counts what is under way of one extension.
@@ -154,14 +156,26 @@ func isUnsettled(err error) bool {
 // starts, a replica that is about to be a master, a slot that is on its way to
 // another server. They end by themselves.
 func isChanging(err error) bool {
-	for _, prefix := range []string{
-		"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK",
-	} {
+	if isRedirection(err) {
+		return true
+	}
+	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}
 	}
 	return false
+}
+
+// isRedirection tells that a cluster has the key elsewhere.
+func isRedirection(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
+}
+
+// strayed tells that the server is part of a cluster, which the client does not
+// know of.
+func (m *LockManager) strayed(err error) bool {
+	return m.topology == nil && (isRedirection(err) || redis.HasErrorPrefix(err, "CROSSSLOT"))
 }
 
 // isAnswer tells errors that Redis answered from those of the way there.

@@ -35,7 +35,10 @@ type options struct {
 	log      *slog.Logger
 	maxQueue int
 	keyspace KeyspaceMode
-	guard    time.Duration
+	guard    time.Duration // that nodes of a quorum have to have been up
+
+	replicas       int // that have to confirm an acquisition
+	replicaTimeout time.Duration
 }
 
 // WithPrefix puts prefix in front of every key that callers name. It is part of

@@ -1,6 +1,7 @@
 package redislock_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -101,6 +102,34 @@ func TestWaitersOutlastALoadingRedis(t *testing.T) {
 		require.LessOrEqual(t, time.Since(start), time.Second)
 		require.NoError(t, l.Unlock())
 	})
+}
+
+// And so does a new caller while Redis says that it will be ready: for as long as
+// his context lasts.
+func TestNewCallersOutlastAFailover(t *testing.T) {
+	for _, refusal := range []string{
+		"LOADING Redis is loading the dataset in memory",
+		"READONLY You can't write against a read only replica.",
+		"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+		"CLUSTERDOWN The cluster is down",
+	} {
+		inBubble(t, func(t *testing.T, b *bubble) {
+			b.server.SetError(refusal)
+			short, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			impatient := b.manager.Lock(short, "key", 30*time.Second)
+			l := b.manager.Lock(ctx, "key", 30*time.Second)
+			r := impatient.Wait()
+			require.ErrorIs(t, r.Err, context.DeadlineExceeded)
+			require.ErrorContains(t, r.Err, refusal)
+			require.Equal(t, time.Minute, r.Waited)
+			b.server.SetError("")
+			start := time.Now()
+			require.NoError(t, l.Wait().Err)
+			require.LessOrEqual(t, time.Since(start), time.Second)
+			require.NoError(t, l.Unlock())
+		})
+	}
 }
 
 // A caller of TryLock finds that the key was freed unannounced, and makes the

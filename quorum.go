@@ -59,6 +59,9 @@ func (m *LockManager) setUpQuorum(clients []redis.UniversalClient, opts []Option
 	if err := m.setOptions(opts); err != nil {
 		return err
 	}
+	if m.opts.replicas > 0 {
+		return invalid("replicas: the nodes of a quorum have none that count")
+	}
 	m.quorum = &quorum{majority: len(clients)/2 + 1}
 	if m.opts.guard > 0 {
 		// The server counts its uptime in seconds, of which it may not have had the

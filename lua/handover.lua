@@ -4,7 +4,8 @@
 -- handover(self, channel) makes the first live waiter the holder.
 --   KEYS     1 lock, 2 queue, 3 fence, 5 skipped
 --   self     id of the calling manager: its own waiters are told by the reply
---   channel  prefix of the managers' grant channels
+--   channel  prefix of the managers' grant channels; in a cluster it has a {tag}
+--            of the lock's slot, and PUBLISH would not know who listens
 -- Returns nil when nobody alive waits; nil and the error, for the script to
 -- reply, when Redis does not let it look; else a table: own (the waiter is one of
 -- the calling manager's), seq, value, ttl, token, and time (reply of TIME).
@@ -34,8 +35,9 @@ local function handover(self, channel)
       time = time or redis.call('TIME')
       token = token or draw(KEYS[3], time, 10000)
       local own = manager == self
-      -- Where PUBLISH is forbidden nobody can be told: an error is no receiver.
-      local receivers = own and 1 or redis.pcall('PUBLISH', channel .. manager,
+      -- Where it is forbidden nobody can be told: an error is no receiver.
+      local publish = string.find(channel, '{', 1, true) and 'SPUBLISH' or 'PUBLISH'
+      local receivers = own and 1 or redis.pcall(publish, channel .. manager,
         string.format('%.0f', token) .. ' ' .. time[1] .. ' ' .. time[2] .. ' ' .. seq .. ' ' ..
         #KEYS[1] .. ' ' .. KEYS[1] .. value)
       if type(receivers) == 'number' and receivers > 0 then

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Options say how to start a redis-server.
@@ -29,18 +31,19 @@ type Server struct {
 	Options        // may be changed between Kill and Run
 	Addr    string // stays the same
 
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when it has ended
+	cmd    *exec.Cmd
+	gone   chan struct{} // closed when it has ended
+	config string        // a file that it rewrites when it is told whom to follow; may be empty
+	client *redis.Client // of a Cluster or Sentinels, which set it up; else nil
 }
 
 // Start runs a redis-server on a free port.
 func Start(o Options) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	listener.Close()
-	s := &Server{Options: o, Addr: listener.Addr().String()}
+	s := &Server{Options: o, Addr: addr}
 	return s, s.Run()
 }
 
@@ -59,9 +62,13 @@ func (s *Server) Run() error {
 		return err
 	}
 	logfile := filepath.Join(dir, "redis.log")
-	s.cmd = exec.Command("redis-server", append([]string{
+	args := append([]string{
 		"--port", port, "--bind", host, "--dir", dir, "--save", "", "--logfile", logfile,
-	}, s.Args...)...)
+	}, s.Args...)
+	if s.config != "" {
+		args = append([]string{s.config}, args...) // has to come first
+	}
+	s.cmd = exec.Command("redis-server", args...)
 	s.cmd.Env = append(os.Environ(), s.Env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Of an argument that it does not know it tells before it has a log.

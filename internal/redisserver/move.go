@@ -1,0 +1,126 @@
+package redisserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// errKeysLeft is why a move cannot end yet.
+var errKeysLeft = errors.New("its owner still has keys of it, which would be lost")
+
+// BeginMove begins to move a slot to another master: from now on its owner sends
+// whoever asks for a key that it does not have to the other one (ASK).
+func (c *Cluster) BeginMove(slot int, to *Server) error {
+	from, err := c.Owner(slot)
+	if err != nil {
+		return err
+	}
+	source, err := from.id()
+	if err != nil {
+		return err
+	}
+	target, err := to.id()
+	if err != nil {
+		return err
+	}
+	if err := to.setSlot(slot, "IMPORTING", source); err != nil {
+		return err
+	}
+	return from.setSlot(slot, "MIGRATING", target)
+}
+
+func (s *Server) setSlot(slot int, state, id string) error {
+	err := s.client.Do(background, "CLUSTER", "SETSLOT", slot, state, id).Err()
+	if err != nil {
+		return fmt.Errorf("%s: CLUSTER SETSLOT %d %s: %w", s.Addr, slot, state, err)
+	}
+	return nil
+}
+
+// MoveKeys moves the slot's keys to the other master, until none is left.
+func (c *Cluster) MoveKeys(slot int, to *Server) error {
+	from, err := c.Owner(slot)
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(to.Addr)
+	if err != nil {
+		return err
+	}
+	const timeout = 5 * time.Second // of MIGRATE, during which the server does nothing else
+	client := from.client.WithTimeout(2 * timeout)
+	for {
+		keys, err := client.ClusterGetKeysInSlot(background, slot, 100).Result()
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		args := []any{"MIGRATE", host, port, "", 0, timeout.Milliseconds(), "KEYS"}
+		for _, key := range keys {
+			args = append(args, key)
+		}
+		if err := client.Do(background, args...).Err(); err != nil {
+			return fmt.Errorf("%s: MIGRATE of slot %d: %w", from.Addr, slot, err)
+		}
+	}
+}
+
+// EndMove makes the other master the slot's owner, and tells all masters. A node
+// that cannot be reached learns of it from the others.
+func (c *Cluster) EndMove(slot int, to *Server) error {
+	from, err := c.Owner(slot)
+	if err != nil {
+		return err
+	}
+	id, err := to.id()
+	if err != nil {
+		return err
+	}
+	if left, err := from.client.ClusterCountKeysInSlot(background, slot).Result(); err != nil {
+		return err
+	} else if left > 0 && from != to {
+		return fmt.Errorf("slot %d: %w", slot, errKeysLeft)
+	}
+	// First the target: were it the source, there could be a moment at which the slot
+	// has no owner.
+	if err := to.setSlot(slot, "NODE", id); err != nil {
+		return err
+	}
+	if from != to {
+		if err := from.setSlot(slot, "NODE", id); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.Servers {
+		if s == from || s == to {
+			continue
+		}
+		if name, _, _, err := s.role(); err != nil || name != "master" {
+			continue
+		}
+		if err := s.setSlot(slot, "NODE", id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Move moves a slot with its keys to another master; nothing, if that has it already.
+func (c *Cluster) Move(slot int, to *Server) error {
+	if from, err := c.Owner(slot); err != nil || from == to {
+		return err
+	}
+	if err := c.BeginMove(slot, to); err != nil {
+		return err
+	}
+	for {
+		if err := c.MoveKeys(slot, to); err != nil {
+			return err
+		}
+		// Keys may have come meanwhile.
+		if err := c.EndMove(slot, to); !errors.Is(err, errKeysLeft) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package redislock
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// WithReplicas makes an acquisition count only once n replicas have it. One that
+// they have not confirmed within timeout (1 ms or more, in whole milliseconds, and
+// less than the client's ReadTimeout) is given back, and fails with ErrNotAcquired
+// and how many there were. Default: replicas are not waited for.
+//
+// It makes it rarer that a failover forgets a lock that is held, and does not rule
+// it out: the replica that is promoted may be another one. Every acquisition takes
+// longer by the way to the replicas and back, and a handover by a round trip of
+// the new holder's. Source of the idea: the WAIT command of Redis.
+func WithReplicas(n int, timeout time.Duration) Option {
+	return func(o *options) error {
+		if n < 1 {
+			return invalid("replicas: %d: want 1 or more", n)
+		}
+		if timeout < time.Millisecond {
+			return invalid("replicas: timeout is %v: want 1ms or more", timeout)
+		}
+		o.replicas, o.replicaTimeout = n, timeout.Truncate(time.Millisecond)
+		return nil
+	}
+}
+
+// checkReplicas refuses a timeout at which the client would not wait for the
+// answer.
+func (m *LockManager) checkReplicas() error {
+	var read time.Duration
+	switch c := m.client.(type) {
+	case interface{ Options() *redis.Options }:
+		read = c.Options().ReadTimeout
+	case interface{ Options() *redis.ClusterOptions }:
+		read = c.Options().ReadTimeout
+	}
+	if m.opts.replicas > 0 && read > 0 && m.opts.replicaTimeout >= read {
+		return invalid("replicas: timeout %v is not below the client's ReadTimeout %v", m.opts.replicaTimeout, read)
+	}
+	return nil
+}
+
+const notAsked = -1 // about replicas
+
+// askReplicas ends the batch with WAIT, if it acquires anything. WAIT counts what
+// was written over its own connection, so the batch must not be spread over
+// several: on a cluster it goes straight to the node. Where a slot is about to
+// move that does not do, and the client has to follow redirections.
+func (s *shard) askReplicas(b *batch) {
+	o := &s.m.opts
+	if o.replicas == 0 || s.node == nil {
+		return
+	}
+	acquires := false
+	for _, o := range b.ops {
+		if o.follow {
+			return
+		}
+		acquires = acquires || o.kind == opClaim || o.kind == opAcquire
+	}
+	if acquires {
+		b.wait = newCommand("wait", o.replicas, o.replicaTimeout.Milliseconds())
+		b.cmds = append(b.cmds, b.wait)
+	}
+}
+
+// replicas returns how many replicas have what the batch wrote, or notAsked.
+func (b *batch) replicas() int {
+	if b.wait.Cmd != nil && b.wait.Err() == nil {
+		if n, ok := asInt(b.wait.Val()); ok {
+			return int(n)
+		}
+	}
+	return notAsked
+}
+
+// replicated tells whether enough replicas have an acquisition that was answered
+// just now. If they were not asked, they are; if they are too few, it fails.
+func (m *LockManager) replicated(o *op) bool {
+	l := o.lock
+	switch {
+	case m.opts.replicas == 0 || l.state != waiting || o.replicas >= m.opts.replicas:
+		return true
+	case o.replicas == notAsked:
+		m.confirm(l)
+	default:
+		m.abandon(l, causes{ErrNotAcquired, fmt.Errorf("%d of %d replicas confirmed it within %v",
+			o.replicas, m.opts.replicas, m.opts.replicaTimeout)})
+	}
+	return false
+}
