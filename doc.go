@@ -47,8 +47,8 @@
 // When a lease ends without a release, one newcomer may slip in before the line
 // is looked at.
 //
-// A quorum of independent masters ([NewQuorumManager]) outlives the loss of any
-// minority of them, and keeps the order of callers only within a manager.
+// What a Redis Cluster, Sentinel, and a quorum over several masters
+// ([NewQuorumManager]) promise differently stands in the README.
 //
 // How it works, with every key and script, stands in docs/protocol.md.
 package redislock

@@ -32,11 +32,8 @@ func (c *Cluster) BeginMove(slot int, to *Server) error {
 }
 
 func (s *Server) setSlot(slot int, state, id string) error {
-	err := s.client.Do(background, "CLUSTER", "SETSLOT", slot, state, id).Err()
-	if err != nil {
-		return fmt.Errorf("%s: CLUSTER SETSLOT %d %s: %w", s.Addr, slot, state, err)
-	}
-	return nil
+	_, err := s.do("CLUSTER", "SETSLOT", slot, state, id)
+	return err
 }
 
 // MoveKeys moves the slot's keys to the other master, until none is left.
@@ -50,18 +47,14 @@ func (c *Cluster) MoveKeys(slot int, to *Server) error {
 		return err
 	}
 	const timeout = 5 * time.Second // of MIGRATE, during which the server does nothing else
-	client := from.client.WithTimeout(2 * timeout)
 	for {
-		keys, err := client.ClusterGetKeysInSlot(background, slot, 100).Result()
+		keys, err := from.list("CLUSTER", "GETKEYSINSLOT", slot, 100)
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		args := []any{"MIGRATE", host, port, "", 0, timeout.Milliseconds(), "KEYS"}
-		for _, key := range keys {
-			args = append(args, key)
-		}
-		if err := client.Do(background, args...).Err(); err != nil {
-			return fmt.Errorf("%s: MIGRATE of slot %d: %w", from.Addr, slot, err)
+		migrate := append([]any{"MIGRATE", host, port, "", 0, timeout.Milliseconds(), "KEYS"}, keys...)
+		if _, err := from.doWithin(2*timeout, migrate...); err != nil {
+			return err
 		}
 	}
 }
@@ -77,9 +70,9 @@ func (c *Cluster) EndMove(slot int, to *Server) error {
 	if err != nil {
 		return err
 	}
-	if left, err := from.client.ClusterCountKeysInSlot(background, slot).Result(); err != nil {
+	if left, err := from.do("CLUSTER", "COUNTKEYSINSLOT", slot); err != nil {
 		return err
-	} else if left > 0 && from != to {
+	} else if left != int64(0) && from != to {
 		return fmt.Errorf("slot %d: %w", slot, errKeysLeft)
 	}
 	// First the target: were it the source, there could be a moment at which the slot

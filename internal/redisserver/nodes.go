@@ -71,9 +71,9 @@ func (n node) serves(slot int) bool {
 
 // nodes asks a server what it knows of the cluster.
 func (s *Server) nodes() ([]node, error) {
-	text, err := s.client.ClusterNodes(background).Result()
+	text, err := s.text("CLUSTER", "NODES")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Addr, err)
+		return nil, err
 	}
 	return parseNodes(text)
 }
@@ -102,4 +102,18 @@ func at(view []node, addr string) (node, bool) {
 		return node{}, false
 	}
 	return view[i], true
+}
+
+// owner returns the master that serves a slot, by the view with the latest change
+// (the highest epoch); none if it has failed.
+func owner(views [][]node, slot int) (node, bool) {
+	latest := node{epoch: -1}
+	for _, view := range views {
+		for _, n := range view {
+			if n.serves(slot) && (n.epoch > latest.epoch || n.epoch == latest.epoch && n.is("fail")) {
+				latest = n
+			}
+		}
+	}
+	return latest, latest.epoch >= 0 && !latest.is("fail")
 }
