@@ -20,6 +20,9 @@ const (
 // prepares it for that.
 func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 	l := o.lock
+	if m.quorum != nil {
+		return m.nodeTryAgain(o, err, now)
+	}
 	l.failure = err
 	if m.closed {
 		return false
@@ -53,6 +56,10 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 // complete takes in the answer to an op. err is nil or redis.Nil, the error that
 // Redis answered, or the failure after which it is not tried again.
 func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
+	if m.quorum != nil {
+		m.voted(o, s, err, now)
+		return
+	}
 	switch o.kind {
 	case opClaim, opAcquire:
 		l, ln := o.lock, o.lock.line
@@ -354,7 +361,6 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 
 // extended takes in the answer of extend.lua.
 func (m *LockManager) extended(o *op, err error, now time.Time) {
-	l := o.lock
 	o.copies.n--
 	if o.copies.settled || err != nil && o.copies.n > 0 {
 		return // another copy has been answered, or may be
@@ -367,6 +373,14 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 			err = errors.New("unexpected reply to extend")
 		}
 	}
+	m.extensionEnded(o, o.sent, lease, err, now)
+}
+
+// extensionEnded tells the outcome of an extension to whoever waits for it. lease
+// is what was left of the lease, or more, at some moment after sent, in ms;
+// negative: the lock has another holder.
+func (m *LockManager) extensionEnded(o *op, sent time.Time, lease int64, err error, now time.Time) {
+	l := o.lock
 	switch {
 	case err != nil:
 		m.warn("extension failed", "key", l.key, "value", masked(l.value), "error", err)
@@ -378,7 +392,7 @@ func (m *LockManager) extended(o *op, err error, now time.Time) {
 		}
 	case l.state == held:
 		d := time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond
-		validUntil := o.sent.Add(d - drift(d))
+		validUntil := sent.Add(d - m.drift(d))
 		if o.answer == nil && validUntil.After(l.renewEnd) {
 			validUntil = l.renewEnd // Redis may be late with a renewal, we are not
 		}

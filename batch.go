@@ -28,6 +28,10 @@ const (
 	// stalled; and others have to wait for it.
 	maxExtends = 500
 
+	// maxVotes is how many requests go out together to a node of a quorum, which has
+	// a fraction of the lease to answer.
+	maxVotes = 100
+
 	// maxStalled bounds the batches that no longer count.
 	maxStalled = 6
 
@@ -55,7 +59,11 @@ func (s *sender) init() { s.work = make(chan *batch, maxInFlight) }
 // submit hands an op over to be sent once the caller, who holds m.mu, lets go of
 // it with exit. So what is submitted together is sent together, and in order.
 func (m *LockManager) submit(o *op) {
-	s := m.shardOf(o.lock.line.slot)
+	if m.quorum != nil && o.kind == opExtend && o.vote == nil {
+		m.voteOnExtension(o)
+		return
+	}
+	s := m.shardFor(o)
 	s.pending = append(s.pending, o)
 	s.touch()
 }
@@ -165,6 +173,9 @@ type raise struct {
 func (s *shard) takeBatch() *batch {
 	b := &batch{began: time.Now()}
 	b.ops, s.pending = s.pending, nil
+	if s.m.quorum != nil && !s.m.closed && len(b.ops) > maxVotes {
+		b.ops, s.pending = b.ops[:maxVotes:maxVotes], b.ops[maxVotes:]
+	}
 	if len(b.ops) > maxExtends {
 		b.ops, s.pending = divide(b.ops)
 	}
@@ -410,7 +421,10 @@ func (s *shard) rescue(b *batch) {
 	for _, o := range b.ops {
 		if o.kind == opExtend && o.lock.state == held && !o.copies.settled && o.copies.n < maxCopies {
 			o.copies.n++
-			m.submit(&op{kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies})
+			m.submit(&op{
+				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
+				vote: o.vote, node: o.node,
+			})
 		}
 	}
 }

@@ -6,6 +6,15 @@ import "time"
 // the same rate: 1 %, the factor of the distlock page.
 func drift(lease time.Duration) time.Duration { return lease / 100 }
 
+// drift is what a lease of this manager loses. Of a quorum it is 2 ms more, as
+// the distlock page has it.
+func (m *LockManager) drift(lease time.Duration) time.Duration {
+	if m.quorum != nil {
+		return drift(lease) + quorumDrift
+	}
+	return drift(lease)
+}
+
 // skew is the share by which two clocks are taken to differ in rate while
 // times are carried from one to the other: 0.1 %, twice what NTP slews at most.
 func skew(d time.Duration) time.Duration { return d.Abs() / 1000 }

@@ -37,12 +37,7 @@ func onEach(t *testing.T, test func(t *testing.T, client *redis.Client)) {
 // fails if it leaves a goroutine or anything in memory.
 func newManager(t *testing.T, client redis.UniversalClient, opts ...redislock.Option) *redislock.LockManager {
 	t.Helper()
-	if !checked[t] {
-		checked[t] = true
-		t.Cleanup(func() { // after the last manager is closed
-			requireNoGoroutines(t)
-		})
-	}
+	checkGoroutines(t)
 	m, err := redislock.NewLockManager(client, opts...)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -50,6 +45,15 @@ func newManager(t *testing.T, client redis.UniversalClient, opts ...redislock.Op
 		require.True(t, m.Idle(), "the closed manager remembers locks")
 	})
 	return m
+}
+
+// checkGoroutines has the end of the test see to it that none is left, once the
+// last manager is closed.
+func checkGoroutines(t *testing.T) {
+	if !checked[t] {
+		checked[t] = true
+		t.Cleanup(func() { requireNoGoroutines(t) })
+	}
 }
 
 var checked = make(map[*testing.T]bool)

@@ -19,6 +19,10 @@ const (
 	shortestKeys = reserved + "shortest:"
 	skippedKeys  = reserved + "skipped:"
 
+	// rivalKeys, followed by the lock key, holds which manager was last refused by
+	// a node of a quorum.
+	rivalKeys = reserved + "rival:"
+
 	// grantChannel, followed by a manager's id, is the channel on which that
 	// manager hears that a waiter of its own has become the holder.
 	grantChannel = reserved + "grant:"

@@ -16,8 +16,8 @@ import (
 var freeing = map[string]bool{"expired": true, "del": true, "evicted": true, "rename_from": true}
 
 // keyspaceChannel returns the channel of a key's events.
-func (m *LockManager) keyspaceChannel(ln *line) string {
-	return "__keyspace@" + strconv.Itoa(m.db) + "__:" + ln.key
+func (s *shard) keyspaceChannel(ln *line) string {
+	return "__keyspace@" + strconv.Itoa(s.db) + "__:" + ln.key
 }
 
 // watch subscribes to the events of a line's key. The caller holds m.mu.
@@ -26,6 +26,13 @@ func (m *LockManager) watch(ln *line) {
 		return
 	}
 	ln.watched, ln.noise = true, 0
+	if m.quorum != nil {
+		for _, s := range m.shards {
+			s.events.watch(ln)
+			s.events.start()
+		}
+		return
+	}
 	if at := ln.slot.at; at != nil {
 		at.events.watch(ln)
 	}
@@ -34,6 +41,12 @@ func (m *LockManager) watch(ln *line) {
 // unwatch ends what watch began. The caller holds m.mu.
 func (m *LockManager) unwatch(ln *line) {
 	ln.watched = false
+	if m.quorum != nil {
+		for _, s := range m.shards {
+			s.events.unwatch(ln)
+		}
+		return
+	}
 	if at := ln.slot.at; at != nil {
 		at.events.unwatch(ln)
 	}
@@ -43,13 +56,13 @@ func (e *events) watch(ln *line) {
 	if e.refused {
 		return
 	}
-	channel := e.s.m.keyspaceChannel(ln)
+	channel := e.s.keyspaceChannel(ln)
 	e.watched[channel] = ln
 	e.change(channel, true)
 }
 
 func (e *events) unwatch(ln *line) {
-	channel := e.s.m.keyspaceChannel(ln)
+	channel := e.s.keyspaceChannel(ln)
 	delete(e.watched, channel)
 	e.change(channel, false)
 }
@@ -58,7 +71,11 @@ func (e *events) unwatch(ln *line) {
 func (e *events) event(channel, name string, look bool) {
 	e.s.m.mu.Lock()
 	defer e.s.m.exit()
-	if look {
+	if e.s.m.quorum != nil {
+		if look {
+			e.freed(channel)
+		}
+	} else if look {
 		e.look(channel)
 	} else {
 		e.heardNoise(channel, time.Now())

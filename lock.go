@@ -66,6 +66,7 @@ type Lock struct {
 	token      int64
 	validUntil time.Time
 	err        error         // what Err returns
+	ballot     *ballot       // nil without a quorum
 	done       chan struct{} // made by Done
 	lossTimer  *time.Timer   // set while done or cancel has somebody to tell
 	cancel     context.CancelCauseFunc
@@ -88,8 +89,13 @@ func (l *Lock) Wait() Result { return l.outcome.read() }
 func (l *Lock) Key() string { return l.key }
 
 // Value returns the owner value that Redis stores under the key while this lock
-// holds it.
-func (l *Lock) Value() string { return l.value }
+// holds it. In a quorum it may change until then, unless it is of the caller's
+// choice.
+func (l *Lock) Value() string {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	return l.value
+}
 
 // Token returns the fencing token: a number greater than that of every earlier
 // holder of the key. A storage that remembers the highest token it has seen and
@@ -157,7 +163,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 	if ctx == nil {
 		return invalid("context is nil")
 	}
-	if err := checkTTL(ttl); err != nil {
+	if err := l.manager.checkTTL(ttl); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -201,6 +207,9 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 	// A request that is still under way may put it back into the queue.
 	l.joined = l.inFlight
 	l.line.movedAt = now
+	if m.quorum != nil {
+		l.line.holder = l
+	}
 	m.leaveLine(l)
 	if l.options.renew {
 		l.renewEnd = now.Add(l.options.maxHold)
@@ -233,6 +242,7 @@ func (m *LockManager) end(l *Lock) {
 	l.state = leaving
 	l.trace = true
 	m.cleanUp(l)
+	m.vacated(l)
 }
 
 // lose moves a held lock to lost. Redis is left alone: the key is another's or
@@ -253,6 +263,7 @@ func (m *LockManager) lose(l *Lock, cause error) {
 	} else {
 		m.disown(l)
 	}
+	m.vacated(l)
 	m.warn("lock lost", "key", l.key, "value", masked(l.value), "token", l.token, "cause", cause)
 }
 
@@ -278,6 +289,8 @@ func (m *LockManager) disown(l *Lock) {
 // way has to be answered first.
 func (m *LockManager) cleanUp(l *Lock) {
 	switch {
+	case m.quorum != nil:
+		m.wipe(l)
 	case l.inFlight, l.releasing:
 	case l.trace:
 		l.releasing = true
@@ -292,6 +305,9 @@ func (m *LockManager) leaveLine(l *Lock) {
 	if l.stopCtx != nil {
 		l.stopCtx()
 		l.stopCtx = nil
+	}
+	if m.quorum != nil {
+		m.moveUp(l)
 	}
 	l.line.remove(l)
 	m.tidy(l.line, time.Now())

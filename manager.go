@@ -22,7 +22,6 @@ import (
 // cluster, for each master. Close ends them all.
 type LockManager struct {
 	client redis.UniversalClient
-	db     int // that client is in
 	opts   options
 	log    *slog.Logger
 	id     string // names this manager in queues and channels; no ":" in it
@@ -40,6 +39,7 @@ type LockManager struct {
 	seq      uint64
 	noted    bool      // the log has said that events are off
 	topology *topology // nil without a cluster
+	quorum   *quorum   // nil without a quorum
 	shards   []*shard
 	slots    map[uint16]*slot
 	touched  []*shard            // exit has to look after them
@@ -60,8 +60,16 @@ type LockManager struct {
 //
 // Nothing is sent, except with KeyspaceRequired.
 func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
-	m := &LockManager{
-		client:    client,
+	m := newManager()
+	m.client = client
+	if err := m.setUp(opts); err != nil {
+		return nil, &Error{"new", "", err}
+	}
+	return m, nil
+}
+
+func newManager() *LockManager {
+	return &LockManager{
 		quit:      make(chan struct{}),
 		closeDone: make(chan struct{}),
 		log:       slog.New(slog.DiscardHandler),
@@ -69,19 +77,44 @@ func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager,
 		tickets:   make(map[uint64]*Lock),
 		named:     make(map[[2]string]*Lock),
 	}
-	if err := m.setUp(opts); err != nil {
-		return nil, &Error{"new", "", err}
-	}
-	return m, nil
 }
 
 func (m *LockManager) setUp(opts []Option) error {
-	if m.client == nil || reflect.ValueOf(m.client).Kind() == reflect.Pointer && reflect.ValueOf(m.client).IsNil() {
+	if isNil(m.client) {
 		return invalid("client is nil")
 	}
 	if ring, ok := m.client.(*redis.Ring); ok {
 		return invalid("client is a %T: it loses track of its keys as servers come and go; use a cluster or a quorum", ring)
 	}
+	if err := m.setOptions(opts); err != nil {
+		return err
+	}
+	if m.opts.guard > 0 {
+		return invalid("restart guard: only a quorum has a use for it")
+	}
+	if c, ok := m.client.(cluster); ok {
+		m.topology = &topology{cluster: c, byNode: make(map[*redis.Client]*shard)}
+		m.newShard(c, nil)
+		if m.opts.keyspace == KeyspaceRequired {
+			return c.ForEachMaster(context.Background(), func(ctx context.Context, node *redis.Client) error {
+				return m.configure(ctx, node)
+			})
+		}
+		return nil
+	}
+	m.newShard(m.client, m.client)
+	if m.opts.keyspace == KeyspaceRequired {
+		return m.configure(context.Background(), m.client)
+	}
+	return nil
+}
+
+func isNil(client redis.UniversalClient) bool {
+	return client == nil || reflect.ValueOf(client).Kind() == reflect.Pointer && reflect.ValueOf(client).IsNil()
+}
+
+// setOptions takes in the options, and gives the manager its id.
+func (m *LockManager) setOptions(opts []Option) error {
 	for _, opt := range opts {
 		if opt == nil {
 			return invalid("an option is nil")
@@ -102,23 +135,6 @@ func (m *LockManager) setUp(opts []Option) error {
 	}
 	m.id = base64.RawURLEncoding.EncodeToString(id[:])
 	m.idArg = m.id
-	if c, ok := m.client.(cluster); ok {
-		m.topology = &topology{cluster: c, byNode: make(map[*redis.Client]*shard)}
-		m.newShard(c, nil)
-		if m.opts.keyspace == KeyspaceRequired {
-			return c.ForEachMaster(context.Background(), func(ctx context.Context, node *redis.Client) error {
-				return m.configure(ctx, node)
-			})
-		}
-		return nil
-	}
-	if c, ok := m.client.(interface{ Options() *redis.Options }); ok {
-		m.db = c.Options().DB
-	}
-	m.newShard(m.client, m.client)
-	if m.opts.keyspace == KeyspaceRequired {
-		return m.configure(context.Background(), m.client)
-	}
 	return nil
 }
 
@@ -305,7 +321,9 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	if ctx.Done() != nil {
 		l.stopCtx = context.AfterFunc(ctx, l.contextEnded)
 	}
-	if l.try && l.line.seemsFree(l.began) {
+	if m.quorum != nil {
+		m.enter(l)
+	} else if l.try && l.line.seemsFree(l.began) {
 		m.claim(l)
 	} else if l.try {
 		m.sendAcquire(&op{kind: opAcquire, lock: l})
@@ -323,7 +341,7 @@ func (m *LockManager) admit(l *Lock) error {
 	}
 	if ln := m.slotOf(l.key).lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
 		queued := ln.length
-		if ln.claiming {
+		if ln.claiming || m.quorum != nil && ln.mayBeFree() {
 			queued-- // may well get it
 		}
 		if queued >= m.opts.maxQueue {
@@ -338,7 +356,9 @@ func (m *LockManager) admit(l *Lock) error {
 		if m.named[name] != nil {
 			return invalid("owner value is in use by another lock on this key")
 		}
-		m.named[name] = l
+	}
+	if l.options.value != "" || m.quorum != nil {
+		m.named[[2]string{l.key, l.value}] = l
 		if len(m.tickets)+len(m.named) > m.sweepAt {
 			m.sweep()
 		}

@@ -16,6 +16,8 @@ const (
 	opAcquire               // acquire.lua
 	opRelease               // release.lua
 	opExtend                // extend.lua
+	opVote                  // vote.lua
+	opConfirm               // confirm.lua
 )
 
 // An op is one request to Redis on behalf of a lock. Every kind may be run
@@ -31,6 +33,9 @@ type op struct {
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
 	copies *copies       // opExtend: shared with those that rescue has made
+	vote   *vote         // of a quorum: what this is one node's part of; nil for releases
+	node   int           // of a quorum: index in manager.shards
+	value  any           // of a quorum: the owner value, where it is not sure to be the lock's still
 
 	cmd, draw command
 	args      [15]any   // of cmd, and of draw at the end
@@ -103,10 +108,25 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		}
 		args = releaseScript.appendCall(args, have)
 		args = append(args, l.line.scriptKeys()...)
-		args = append(args, l.valueArg, manager, l.line.slot.grants, member)
+		value := l.valueArg
+		if o.value != nil {
+			value = o.value
+		}
+		args = append(args, value, manager, l.line.slot.grants, member)
 	case opExtend:
 		args = extendScript.appendCall(args, have)
 		args = append(args, 1, l.line.args[1], l.valueArg, o.ttl.Milliseconds())
+	case opVote:
+		waits := any("")
+		if !l.try {
+			waits = manager
+		}
+		args = voteScript.appendCall(args, have)
+		args = append(args, 3, l.line.args[1], l.line.slot.fence, rivalKeys+l.key,
+			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits)
+	case opConfirm:
+		args = confirmScript.appendCall(args, have)
+		args = append(args, 2, l.line.args[1], l.line.slot.fence, o.value, o.vote.token)
 	}
 	o.cmd = newCommand(args...)
 	cmds = append(cmds, o.cmd)

@@ -35,6 +35,7 @@ type options struct {
 	log      *slog.Logger
 	maxQueue int
 	keyspace KeyspaceMode
+	guard    time.Duration // that nodes of a quorum have to have been up
 
 	replicas       int // that have to confirm an acquisition
 	replicaTimeout time.Duration
@@ -89,6 +90,28 @@ func WithKeyspaceEvents(mode KeyspaceMode) Option {
 	}
 }
 
+// WithRestartGuard keeps nodes of a quorum from voting until they have been up
+// for maxTTL, which is to be the longest TTL that anybody uses on them; locks of
+// this manager with a longer one are refused. A node that comes back without its
+// keys would else help a second holder to a majority. It asks the servers for
+// their uptime, so none votes for the first maxTTL after its own start either.
+//
+// The same can be had of the servers: with appendonly yes and appendfsync always
+// they come back with their keys; or have them started that much later.
+// For NewQuorumManager only. Default: no guard.
+func WithRestartGuard(maxTTL time.Duration) Option {
+	return func(o *options) error {
+		if maxTTL < time.Millisecond || maxTTL > maxGuard {
+			return invalid("restart guard is %v: want 1ms to %v", maxTTL, maxGuard)
+		}
+		o.guard = maxTTL
+		return nil
+	}
+}
+
+// maxGuard is a time for which nobody would keep a node from voting.
+const maxGuard = 100 * 24 * time.Hour
+
 // LockOption configures one acquisition.
 type LockOption func(*lockOptions) error
 
@@ -139,7 +162,7 @@ func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration,
 	case strings.HasPrefix(m.opts.prefix+name, reserved):
 		return invalid("keys that begin with %q belong to the library", reserved)
 	}
-	if err := checkTTL(ttl); err != nil {
+	if err := m.checkTTL(ttl); err != nil {
 		return err
 	}
 	for _, opt := range opts {
@@ -156,12 +179,16 @@ func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration,
 	return nil
 }
 
-func checkTTL(ttl time.Duration) error {
+func (m *LockManager) checkTTL(ttl time.Duration) error {
 	switch {
 	case ttl < time.Millisecond:
 		return invalid("ttl is %v: want 1ms or more", ttl)
 	case ttl > maxTTL:
 		return invalid("ttl is %v: want 100 years or less", ttl)
+	case m.quorum != nil && ttl < minQuorumTTL:
+		return invalid("ttl is %v: want %v or more of a quorum, which takes %v off for drift", ttl, minQuorumTTL, quorumDrift)
+	case m.opts.guard > 0 && ttl > m.opts.guard:
+		return invalid("ttl is %v: the restart guard is for %v or less", ttl, m.opts.guard)
 	}
 	return nil
 }

@@ -42,6 +42,9 @@ type line struct {
 	calm    time.Duration // how much longer than quiet the line must have stood still for that
 	noise   int           // events in a row that freed nothing
 	noiseAt time.Time     // when the first of them came
+
+	holder  *Lock    // of a quorum: the lock that is held here
+	contest *contest // and what is known of other managers; nil: nothing
 }
 
 const (
@@ -262,6 +265,14 @@ func (m *LockManager) tick(ln *line) {
 		m.tidy(ln, now)
 		return
 	}
+	if m.quorum != nil {
+		if now.Before(ln.lookAt) {
+			m.setTimer(ln, now)
+		} else if !ln.lookAt.IsZero() {
+			m.compete(ln, now)
+		}
+		return
+	}
 	if !ln.watchAt.IsZero() && !now.Before(ln.watchAt) {
 		if still := now.Sub(ln.movedAt); still < quiet+ln.calm {
 			ln.watchAt = ln.movedAt.Add(quiet + ln.calm)
@@ -295,7 +306,7 @@ func (m *LockManager) knock(ln *line) {
 
 // tidy drops a line that has nothing to do. The caller holds m.mu.
 func (m *LockManager) tidy(ln *line, now time.Time) {
-	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || ln.slot.lines[ln.key] != ln {
+	if ln.length > 0 || ln.acquiring > 0 || ln.trying > 0 || ln.holder != nil || ln.slot.lines[ln.key] != ln {
 		return
 	}
 	if rest := ln.contended.Add(lineMemory).Sub(now); rest > 0 && !m.closed {

@@ -92,7 +92,7 @@ func (r *renewals) renewed(m *LockManager, l *Lock, now time.Time) {
 	if l.state != held {
 		return
 	}
-	if l.capped = !l.validUntil.Before(l.renewEnd.Add(-drift(l.ttl) - time.Millisecond)); !l.capped {
+	if l.capped = !l.validUntil.Before(l.renewEnd.Add(-m.drift(l.ttl) - time.Millisecond)); !l.capped {
 		r.add(m, l, now)
 	}
 }

@@ -85,6 +85,35 @@ func decodeRelease(v any) (r releaseReply, err error) {
 	return r, err
 }
 
+// voteReply is the reply of vote.lua.
+type voteReply struct {
+	verdict verdict
+	server  time.Duration // the server's clock
+
+	token  int64  // yes
+	rival  string // yes
+	lease  time.Duration
+	holder string
+	uptime time.Duration // none: too short
+}
+
+func decodeVote(v any) (r voteReply, err error) {
+	f := fields(v, &err)
+	kind := f.int(0)
+	r.server = f.time(1)
+	switch kind {
+	case 0:
+		r.verdict, r.lease, r.holder = no, f.milliseconds(3), f.string(4)
+	case 1:
+		r.verdict, r.token, r.rival = yes, f.int(3), f.string(4)
+	case 2:
+		r.verdict, r.uptime = none, f.milliseconds(3)*1000
+	default:
+		f.fail(0)
+	}
+	return r, err
+}
+
 func decodeTime(v any) (t time.Duration, err error) {
 	f := fields(v, &err)
 	return f.time(0), err

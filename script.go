@@ -17,9 +17,11 @@ var (
 	releaseScript = newScript(1, "release.lua")
 	extendScript  = newScript(2, "extend.lua")
 	raiseScript   = newScript(3, "raise.lua")
+	voteScript    = newScript(4, "vote.lua")
+	confirmScript = newScript(5, "confirm.lua")
 )
 
-const scripts = 4
+const scripts = 6
 
 type script struct {
 	index     int // in loaded

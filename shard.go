@@ -8,12 +8,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A shard is one of the servers that the locks are kept on: the only one, or a
-// master of a cluster. It has a sender and a subscription of its own, so that a
+// A shard is one of the servers that the locks are kept on: the only one, a
+// master of a cluster, or a node of a quorum. It has a sender and a subscription of its own, so that a
 // server that is slow or gone holds up nobody but who needs it.
 type shard struct {
 	m      *LockManager
 	client redis.UniversalClient // what requests go through
+	db     int                   // that client is in
 	node   redis.UniversalClient // what the subscription goes through: this server, whatever it serves
 
 	sender
@@ -25,6 +26,9 @@ type shard struct {
 
 func (m *LockManager) newShard(client, node redis.UniversalClient) *shard {
 	s := &shard{m: m, client: client, node: node}
+	if c, ok := node.(interface{ Options() *redis.Options }); ok {
+		s.db = c.Options().DB
+	}
 	s.sender.init()
 	s.events.init(s)
 	m.shards = append(m.shards, s)
@@ -90,6 +94,14 @@ func (m *LockManager) allLines(f func(*line)) {
 			f(ln)
 		}
 	}
+}
+
+// shardFor returns the shard that an op goes to. The caller holds m.mu.
+func (m *LockManager) shardFor(o *op) *shard {
+	if m.quorum != nil {
+		return m.shards[o.node]
+	}
+	return m.shardOf(o.lock.line.slot)
 }
 
 // shardOf returns the shard that serves the slot, as far as is known. The caller

@@ -295,6 +295,9 @@ func (e *events) interrupted(err error, first bool) {
 	for _, sl := range e.slots {
 		sl.ready = false
 	}
+	if m.quorum != nil {
+		e.deaf()
+	}
 	if m.closed || e.unused() {
 		return
 	}
@@ -347,8 +350,10 @@ func (e *events) receive(ps *redis.PubSub) error {
 			up = true
 			e.misplaced(err)
 			continue
-		case up && redis.HasErrorPrefix(err, "NOPERM"):
-			// The grant channel was allowed, so this is about keyspace events.
+		case (up || m.quorum != nil) && redis.HasErrorPrefix(err, "NOPERM"):
+			// The grant channel was allowed, so this is about keyspace events. A quorum
+			// has no grants.
+			up = true
 			m.mu.Lock()
 			e.refused = true
 			m.mu.Unlock()
@@ -386,6 +391,8 @@ func (e *events) subscribed(channel string) error {
 	defer m.exit()
 	sl := e.slots[channel]
 	switch {
+	case m.quorum != nil:
+		e.watching(channel)
 	case sl == nil:
 		e.look(channel)
 	case sl.ready:

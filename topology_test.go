@@ -41,15 +41,13 @@ func topologies() []*topology {
 		{name: "prefix", start: startSingle, prefix: "app{:", globalOrder: true, tokens: true},
 		{name: "cluster", start: startCluster(0), globalOrder: true, tokens: true},
 		{name: "cluster-replicas", start: startCluster(1), options: confirmed, globalOrder: true, tokens: true},
-		// Not landed yet: StartSentinels and NewQuorumManager.
-		// {name: "sentinel", start: startSentinels, globalOrder: true, tokens: true},
-		// {name: "quorum", start: startQuorum(nil), majority: 2},
-		// {name: "quorum-one-down", start: startQuorum((*redistest.Server).Kill), majority: 2},
-		// {name: "quorum-one-hung", start: startQuorum((*redistest.Server).Freeze), majority: 2},
+		{name: "sentinel", start: startSentinels, globalOrder: true, tokens: true},
+		{name: "quorum", start: startQuorum(nil), majority: 2, tokens: true},
+		{name: "quorum-one-down", start: startQuorum((*redistest.Server).Kill), majority: 2, tokens: true},
+		{name: "quorum-one-hung", start: startQuorum((*redistest.Server).Freeze), majority: 2, tokens: true},
 	}
 }
 
-/*
 func startSentinels(t *testing.T, on *topology) {
 	sentinels := redistest.StartSentinels(t, 2, 3)
 	on.connect = func() []redis.UniversalClient { return []redis.UniversalClient{sentinels.Client(nil)} }
@@ -81,7 +79,6 @@ func startQuorum(hurt func(*redistest.Server)) func(*testing.T, *topology) {
 		}
 	}
 }
-*/
 
 // confirmed has every acquisition confirmed by a replica.
 var confirmed = []redislock.Option{redislock.WithReplicas(1, 4*time.Second)}

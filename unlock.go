@@ -49,6 +49,9 @@ func (l *Lock) unlock() error {
 	}
 	if l.state == leaving { // else there was nothing to clean up
 		m.unlocking.add(m, l, now)
+		if m.quorum != nil {
+			m.settle(l) // enough nodes may have nothing of it
+		}
 	}
 	m.exitUnlock()
 	l.cleaned.Wait()

@@ -103,7 +103,7 @@ func meet(servers []*Server) error {
 			introduced = time.Now()
 		}
 		for i, s := range servers {
-			view, err := s.nodes()
+			view, err := s.nodes(atLast)
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ func meet(servers []*Server) error {
 // every node says.
 func (c *Cluster) complete(masters, replicas int) error {
 	for _, s := range c.Servers {
-		view, err := s.nodes()
+		view, err := s.nodes(atLast)
 		if err != nil {
 			return err
 		}
@@ -160,14 +160,14 @@ func (c *Cluster) complete(masters, replicas int) error {
 
 // serves returns an error unless the node says that the cluster is well.
 func (s *Server) serves() error {
-	info, err := s.text("CLUSTER", "INFO")
+	info, err := text(s.do("CLUSTER", "INFO"))
 	if err == nil && !strings.Contains(info, "cluster_state:ok") {
 		err = fmt.Errorf("%s: cluster_state is not ok", s.Addr)
 	}
 	return err
 }
 
-func (s *Server) id() (string, error) { return s.text("CLUSTER", "MYID") }
+func (s *Server) id() (string, error) { return text(s.do("CLUSTER", "MYID")) }
 
 // Addrs returns the addresses of all servers.
 func (c *Cluster) Addrs() []string { return addrs(c.Servers) }
@@ -175,7 +175,7 @@ func (c *Cluster) Addrs() []string { return addrs(c.Servers) }
 // Owner returns the master that serves the slot now. Of the nodes that answer, it
 // believes the one that knows of the latest change.
 func (c *Cluster) Owner(slot int) (*Server, error) {
-	views, err := c.views()
+	views, err := askAll(c.Servers, (*Server).nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -190,13 +190,13 @@ func (c *Cluster) Owner(slot int) (*Server, error) {
 // Join runs a new master without slots, and returns when it and all others that
 // answer know each other, and it would serve.
 func (c *Cluster) Join() (*Server, error) {
-	views, err := c.views()
+	views, err := askAll(c.Servers, (*Server).nodes)
 	if err != nil {
 		return nil, err
 	}
 	var all []*Server
-	for i, s := range c.Servers {
-		if views[i] != nil {
+	for _, s := range c.Servers {
+		if views[s] != nil {
 			all = append(all, s)
 		}
 	}

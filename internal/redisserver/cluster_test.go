@@ -78,7 +78,7 @@ func TestClusterIsWholeWhenStarted(t *testing.T) {
 		require.True(t, gone(s), s.Addr)
 	}
 	_, err := c.Owner(0)
-	require.ErrorContains(t, err, "no node answers")
+	require.ErrorContains(t, err, "nobody answers")
 }
 
 func TestSlotMovesInSteps(t *testing.T) {

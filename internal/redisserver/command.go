@@ -8,13 +8,21 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+)
+
+// How long a server may take to answer: one of many that are asked the same, and one
+// that has to, be the machine ever so busy.
+const (
+	soon   = time.Second
+	atLast = 10 * time.Second
 )
 
 // do sends one command, over a connection of its own: a client's pool would give out
 // connections to the server as it was before Kill, and remember for a while that it
 // did not answer. The reply is a string, an int64, a list ([]any) of these, or nil.
-func (s *Server) do(args ...any) (any, error) { return s.doWithin(time.Second, args...) }
+func (s *Server) do(args ...any) (any, error) { return s.doWithin(atLast, args...) }
 
 func (s *Server) doWithin(timeout time.Duration, args ...any) (any, error) {
 	reply, err := s.exchange(timeout, args)
@@ -80,16 +88,47 @@ func readReply(r *bufio.Reader) (any, error) {
 	return nil, fmt.Errorf("a reply that begins with %q", line)
 }
 
-// text sends a command whose reply is a string.
-func (s *Server) text(args ...any) (string, error) {
-	reply, err := s.do(args...)
+// askAll puts a question to all servers at once, and returns the answers of those
+// that give one. One that is frozen is waited for only for a moment, unless there are
+// so many as to be just slow.
+func askAll[T any](servers []*Server, question func(s *Server, timeout time.Duration) (T, error)) (map[*Server]T, error) {
+	var answers map[*Server]T
+	var err error
+	for _, timeout := range []time.Duration{soon, atLast} {
+		var mu sync.Mutex
+		var wait sync.WaitGroup
+		answers, err = make(map[*Server]T), nil
+		for _, s := range servers {
+			wait.Go(func() {
+				answer, e := question(s, timeout)
+				mu.Lock()
+				defer mu.Unlock()
+				if e != nil {
+					err = e
+				} else {
+					answers[s] = answer
+				}
+			})
+		}
+		wait.Wait()
+		if len(answers) > len(servers)/2 {
+			break
+		}
+	}
+	if len(answers) == 0 {
+		return nil, fmt.Errorf("nobody answers: %w", err)
+	}
+	return answers, nil
+}
+
+// text makes a reply a string.
+func text(reply any, err error) (string, error) {
 	text, _ := reply.(string)
 	return text, err
 }
 
-// list sends a command whose reply is a list.
-func (s *Server) list(args ...any) ([]any, error) {
-	reply, err := s.do(args...)
+// list makes a reply a list.
+func list(reply any, err error) ([]any, error) {
 	list, _ := reply.([]any)
 	return list, err
 }

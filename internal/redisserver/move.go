@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 )
 
 // errKeysLeft is why a move cannot end yet.
@@ -46,14 +45,13 @@ func (c *Cluster) MoveKeys(slot int, to *Server) error {
 	if err != nil {
 		return err
 	}
-	const timeout = 5 * time.Second // of MIGRATE, during which the server does nothing else
 	for {
-		keys, err := from.list("CLUSTER", "GETKEYSINSLOT", slot, 100)
+		keys, err := list(from.do("CLUSTER", "GETKEYSINSLOT", slot, 100))
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		migrate := append([]any{"MIGRATE", host, port, "", 0, timeout.Milliseconds(), "KEYS"}, keys...)
-		if _, err := from.doWithin(2*timeout, migrate...); err != nil {
+		migrate := append([]any{"MIGRATE", host, port, "", 0, (atLast / 2).Milliseconds(), "KEYS"}, keys...)
+		if _, err := from.do(migrate...); err != nil {
 			return err
 		}
 	}
@@ -89,7 +87,7 @@ func (c *Cluster) EndMove(slot int, to *Server) error {
 		if s == from || s == to {
 			continue
 		}
-		if name, _, _, err := s.role(); err != nil || name != "master" {
+		if name, _, _, err := s.role(soon); err != nil || name != "master" {
 			continue
 		}
 		if err := s.setSlot(slot, "NODE", id); err != nil {

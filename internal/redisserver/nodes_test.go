@@ -31,19 +31,21 @@ func TestNodesAreReadFromWhatRedisSays(t *testing.T) {
 }
 
 func TestOwnerIsWhoeverTheLatestViewNames(t *testing.T) {
+	type views = map[*Server][]node
+	a, b, c := new(Server), new(Server), new(Server)
 	serving := func(addr string, epoch int64, flags ...string) node {
 		return node{addr: addr, epoch: epoch, flags: flags, slots: [][2]int{{0, 9}}}
 	}
-	old, new, failed := serving("old", 1, "master"), serving("new", 7, "master"), serving("new", 7, "master", "fail")
-	for _, views := range [][][]node{{{old}, {new}, nil}, {{new}, {old}}} {
+	old, next, failed := serving("old", 1, "master"), serving("new", 7, "master"), serving("new", 7, "master", "fail")
+	for _, views := range []views{{a: {old}, b: {next}}, {a: {next}, b: {old}}} {
 		n, ok := owner(views, 5)
 		require.True(t, ok)
 		require.Equal(t, "new", n.addr)
 	}
-	for _, views := range [][][]node{nil, {{old}, {failed}, {new}}, {{new}, {failed}}} {
+	for _, views := range []views{nil, {a: {old}, b: {failed}, c: {next}}, {a: {next}, b: {failed}}} {
 		_, ok := owner(views, 5)
 		require.False(t, ok)
 	}
-	_, ok := owner([][]node{{new}}, 10)
+	_, ok := owner(views{a: {next}}, 10)
 	require.False(t, ok)
 }

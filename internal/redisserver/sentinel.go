@@ -2,14 +2,13 @@ package redisserver
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 )
 
 // Sentinels are a master, its replicas, and sentinels that put one of these in its
@@ -23,8 +22,8 @@ type Sentinels struct {
 // StartSentinels runs a master, that many replicas, and that many sentinels, more than
 // half of which have to agree. It returns when the replicas are in sync and each
 // sentinel is connected to all others of either kind. Each server has a folder of its
-// own below Dir. Args are for the master and the replicas, and must not ask for a
-// password.
+// own below Dir. Args and Env are for the master and the replicas; Args must not ask
+// for a password.
 func StartSentinels(o Options, replicas, sentinels int) (*Sentinels, error) {
 	s := &Sentinels{Name: "locks"}
 	err := s.start(o, replicas, sentinels)
@@ -58,7 +57,7 @@ func (s *Sentinels) start(o Options, replicas, sentinels int) error {
 		}
 	}
 	for i := range sentinels {
-		sentinel, err := prepare(o, fmt.Sprintf("sentinel-%d", i), "--sentinel")
+		sentinel, err := prepare(Options{Dir: o.Dir}, fmt.Sprintf("sentinel-%d", i), "--sentinel")
 		if err != nil {
 			return err
 		}
@@ -74,14 +73,16 @@ func (s *Sentinels) start(o Options, replicas, sentinels int) error {
 	return nil
 }
 
-// hurry has a sentinel look, and tell the others, more often than once a second to
-// once in ten: a master that comes back is made a replica after 3 s, not 10. That the
-// connections of a server are cut when it is told whom to follow must not look like
-// its end: a second fail-over amid the first may leave the sentinels in disagreement
-// for good. Hence down-after-milliseconds of three times PING-PERIOD, and that at
-// more than a fifth of a second, as replicas that have told nothing for five are not
-// promoted, and tell something once a second. Redis before 7 knows only its own pace,
-// and has to be more patient.
+// hurry sets the pace of a sentinel. It looks at all servers, and tells the other
+// sentinels, twice a second, not every 10 and every 2 s: a master that comes back is
+// made a replica after 2 s, not 10.
+//
+// When a server is told whom to follow, its connections are cut. A sentinel connects
+// again once in PING-PERIOD at most, and if down-after-milliseconds is not well above
+// that, a new master seems dead at once. A second fail-over amid the first can leave
+// the sentinels in disagreement for good. On the other hand, replicas that have told
+// nothing of themselves for five times PING-PERIOD are not promoted, and they do so
+// once a second. Redis before 7 has only its own pace, so it has to be more patient.
 func (s *Sentinels) hurry(sentinel *Server) error {
 	_, err := sentinel.do("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500, "PING-PERIOD", 300)
 	if err != nil {
@@ -103,6 +104,7 @@ func (s *Sentinels) configs() [][]string {
 			"sentinel myid " + ids[i],
 			fmt.Sprintf("sentinel monitor %s %s %d", s.Name, hostAndPort(s.Master), len(s.Sentinels)/2+1),
 			fmt.Sprintf("sentinel down-after-milliseconds %s 1000", s.Name),
+			// Who was not elected, because all stood at once, stands again after twice that.
 			fmt.Sprintf("sentinel failover-timeout %s 2000", s.Name),
 			fmt.Sprintf("sentinel parallel-syncs %s %d", s.Name, max(1, len(s.Replicas))),
 		}
@@ -152,15 +154,15 @@ func (s *Sentinels) complete() error {
 // knowsAll returns an error unless the sentinel is connected to the master, all
 // replicas and all other sentinels.
 func (s *Sentinels) knowsAll(sentinel *Server) error {
-	master, err := sentinel.list("SENTINEL", "MASTER", s.Name)
+	master, err := list(sentinel.do("SENTINEL", "MASTER", s.Name))
 	if err != nil {
 		return err
 	}
-	replicas, err := sentinel.list("SENTINEL", "REPLICAS", s.Name)
+	replicas, err := list(sentinel.do("SENTINEL", "REPLICAS", s.Name))
 	if err != nil {
 		return err
 	}
-	others, err := sentinel.list("SENTINEL", "SENTINELS", s.Name)
+	others, err := list(sentinel.do("SENTINEL", "SENTINELS", s.Name))
 	if err != nil {
 		return err
 	}
@@ -190,25 +192,16 @@ func (s *Sentinels) Addrs() []string { return addrs(s.Sentinels) }
 // Current returns the server that the sentinels hold for the master now. Of those
 // that answer, it believes the ones that know of the latest change.
 func (s *Sentinels) Current() (*Server, error) {
-	answers, errs := make([]answer, len(s.Sentinels)), make([]error, len(s.Sentinels))
-	var wait sync.WaitGroup
-	for i, sentinel := range s.Sentinels {
-		wait.Go(func() { answers[i], errs[i] = s.ask(sentinel) })
+	answers, err := askAll(s.Sentinels, s.ask)
+	if err != nil {
+		return nil, err
 	}
-	wait.Wait()
-	var latest answer
-	votes := make(map[answer]int)
-	for i, said := range answers {
-		if errs[i] != nil {
-			continue
-		}
+	latest, votes := answer{epoch: -1}, make(map[answer]int)
+	for _, said := range answers {
 		votes[said]++
-		if latest.addr == "" || said.epoch > latest.epoch || said.epoch == latest.epoch && votes[said] > votes[latest] {
+		if said.epoch > latest.epoch || said.epoch == latest.epoch && votes[said] > votes[latest] {
 			latest = said
 		}
-	}
-	if latest.addr == "" {
-		return nil, fmt.Errorf("no sentinel answers: %w", errors.Join(errs...))
 	}
 	all := append([]*Server{s.Master}, s.Replicas...)
 	i := slices.IndexFunc(all, func(server *Server) bool { return server.Addr == latest.addr })
@@ -224,14 +217,14 @@ type answer struct {
 	epoch int
 }
 
-func (s *Sentinels) ask(sentinel *Server) (answer, error) {
+func (s *Sentinels) ask(sentinel *Server, timeout time.Duration) (answer, error) {
 	// SENTINEL MASTER has the epoch, but during a fail-over still the old address. It
 	// comes first, so that an old address cannot go with a new epoch.
-	master, err := sentinel.list("SENTINEL", "MASTER", s.Name)
+	master, err := list(sentinel.doWithin(timeout, "SENTINEL", "MASTER", s.Name))
 	if err != nil {
 		return answer{}, err
 	}
-	at, err := sentinel.list("SENTINEL", "GET-MASTER-ADDR-BY-NAME", s.Name)
+	at, err := list(sentinel.doWithin(timeout, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", s.Name))
 	if err != nil {
 		return answer{}, err
 	}

@@ -62,7 +62,7 @@ func TestSentinelsAreCompleteWhenStarted(t *testing.T) {
 		require.True(t, gone(server), server.Addr)
 	}
 	_, err := s.Current()
-	require.ErrorContains(t, err, "no sentinel answers")
+	require.ErrorContains(t, err, "nobody answers")
 }
 
 func TestSentinelsPutAReplicaInPlaceOfAMasterThatIsGone(t *testing.T) {

@@ -39,8 +39,8 @@ func addrs(servers []*Server) []string {
 
 // role returns what ROLE answers: of a master the number of its replicas that are in
 // sync, of a replica whether it is.
-func (s *Server) role() (name string, replicas int, inSync bool, err error) {
-	answer, err := s.list("ROLE")
+func (s *Server) role(timeout time.Duration) (name string, replicas int, inSync bool, err error) {
+	answer, err := list(s.doWithin(timeout, "ROLE"))
 	if err != nil {
 		return "", 0, false, err
 	}
@@ -57,7 +57,7 @@ func (s *Server) role() (name string, replicas int, inSync bool, err error) {
 
 // replicated returns an error unless the master has these replicas, and all are in sync.
 func replicated(master *Server, replicas []*Server) error {
-	name, n, _, err := master.role()
+	name, n, _, err := master.role(atLast)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func replicated(master *Server, replicas []*Server) error {
 		return fmt.Errorf("%s is %s of %d replicas in sync", master.Addr, name, n)
 	}
 	for _, s := range replicas {
-		if name, _, inSync, err := s.role(); err != nil {
+		if name, _, inSync, err := s.role(atLast); err != nil {
 			return err
 		} else if name != "slave" || !inSync {
 			return fmt.Errorf("%s is %s, in sync: %t", s.Addr, name, inSync)
