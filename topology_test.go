@@ -213,14 +213,22 @@ func (on *site) remove(t *testing.T, key string) {
 }
 
 // occupy takes a free key as another program does that then dies: on so many
-// nodes as it takes, and no more.
+// nodes as it takes, and no more. (A claim of a lock that is lost by now may still
+// arrive at one that it could do without.)
 func (on *site) occupy(t *testing.T, key string, ttl time.Duration) {
 	t.Helper()
-	for _, node := range on.nodes[:on.needed()] {
+	won := 0
+	for _, node := range on.nodes {
+		if won == on.needed() {
+			return
+		}
 		set, err := node.SetNX(ctx, on.prefix+key, "foreign", ttl).Result()
 		require.NoError(t, err)
-		require.True(t, set, "the key is taken")
+		if set {
+			won++
+		}
 	}
+	require.Equal(t, on.needed(), won, "the key is taken")
 }
 
 var deleteIfOwner = redis.NewScript(`
