@@ -16,7 +16,7 @@ import (
 // busy machine had taken up the lease.
 func withShortLease(t *testing.T, test func(ttl time.Duration) bool) {
 	t.Helper()
-	for ttl := 200 * time.Millisecond; ttl < 6*time.Second; ttl = (ttl * 3 / 2).Truncate(time.Millisecond) {
+	for ttl := 80 * time.Millisecond; ttl < 6*time.Second; ttl = (ttl * 3 / 2).Truncate(time.Millisecond) {
 		if test(ttl) {
 			return
 		}

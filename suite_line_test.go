@@ -194,7 +194,7 @@ func suiteDeadWaiters(t *testing.T, on *site) {
 }
 
 func suiteDeadHolder(t *testing.T, on *site) {
-	const ttl = 300 * time.Millisecond
+	const ttl = 100 * time.Millisecond
 	key, m := on.key(t, "key"), on.manager(t, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
 	start := time.Now()
 	on.occupy(t, key, ttl)
@@ -209,7 +209,7 @@ func suiteDeadHolder(t *testing.T, on *site) {
 // of the very manager that waits.
 func suiteHeldKeyIsDeleted(t *testing.T, on *site) {
 	m, other := on.manager(t), on.manager(t)
-	for _, wait := range []time.Duration{0, 100 * time.Millisecond} {
+	for _, wait := range []time.Duration{0, 50 * time.Millisecond} {
 		for _, holder := range []string{"foreign", "own"} {
 			key := on.key(t, fmt.Sprint(holder, wait))
 			var first *redislock.Lock
