@@ -3,12 +3,15 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
@@ -26,6 +29,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "a short form, to see that all works: one round, -for 200ms, no 100,000 locks")
 	flag.BoolVar(&o.trial, "trial", false, "compare the settings that each peer could have, in place of the peers")
 	flag.Parse()
+	redis.SetLogger(silent{}) // it tells of each failure to connect
 	err := func() (err error) {
 		if o.scenarios, err = regexp.Compile(*which); err != nil {
 			return err
@@ -51,6 +55,11 @@ func main() {
 	}
 }
 
+// silent is a logger.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // Options say what to measure, and for how long.
 type options struct {
 	scenarios, peers *regexp.Regexp
@@ -64,7 +73,7 @@ func measure(o options) (*results, error) {
 	if o.quick {
 		o.rounds, o.span = 1, 200*time.Millisecond
 	}
-	all := contenders()
+	all := everywhere()
 	if o.trial {
 		all = trials()
 	}
@@ -78,16 +87,15 @@ func measure(o options) (*results, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	server, err := startServer(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer server.close()
-
 	r := newResults()
-	r.Redis, r.Rounds, r.Span = server.version, o.rounds, o.span.String()
-	b := &bench{server: server, span: o.span, rounds: o.rounds, log: os.Stderr}
+	r.Rounds, r.Span = o.rounds, o.span.String()
+	b := &bench{span: o.span, rounds: o.rounds, log: os.Stderr}
+	defer func() { b.leave() }()
 	for _, s := range some {
+		if err := b.enter(s.on, dir); err != nil {
+			return nil, err
+		}
+		r.Redis = b.site.servers[0].version
 		began := time.Now()
 		samples, err := b.run(s, all)
 		if err != nil {

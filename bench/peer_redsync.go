@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-redsync/redsync/v4"
+	redsyncredis "github.com/go-redsync/redsync/v4/redis"
 	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	"github.com/redis/go-redis/v9"
 )
@@ -20,19 +21,65 @@ var redsyncPeer = contender{
 	inRedis:    same,
 }
 
+// On a quorum, waiting for the answers of all servers, or for those of a majority.
+// Those for whom it waits need time-outs, else one that hangs keeps it for seconds.
+var (
+	redsyncAll = contender{
+		name: "redsync", role: rival, on: quorum, polling: true,
+		open:    openRedsyncQuorum,
+		best:    func(u use) settings { s := bestPolling(u); s.timeout = nodeTimeout; return s },
+		why:     "The time-outs are for all that a server is asked, without repeating it. The page on Redlock advises 5 to 50 ms.",
+		inRedis: same,
+	}
+	redsyncFast = contender{
+		name: "redsync, WithFailFast", role: rival, on: quorum, polling: true,
+		open:    openRedsyncQuorum,
+		best:    func(u use) settings { s := bestPolling(u); s.fast = true; return s },
+		why:     "A majority's answers are enough.",
+		inRedis: same,
+	}
+	redsyncDefault = contender{
+		name: "redsync, go-redis' time-outs", role: variant, on: quorum, polling: true, slow: true,
+		open:    openRedsyncQuorum,
+		best:    bestPolling,
+		why:     "As it is without care for time-outs: 5 s, four times.",
+		inRedis: same,
+	}
+)
+
+// nodeTimeout is how long to wait for one of several servers.
+const nodeTimeout = 50 * time.Millisecond
+
 type redsyncProcess struct {
-	client  *redis.Client
+	clients []redis.UniversalClient
 	redsync *redsync.Redsync
 	options []redsync.Option
 }
 
-func openRedsync(addr string, ttl time.Duration, s settings) (peer, error) {
-	client, commands, err := goRedis(addr, s)
-	return &redsyncProcess{client, redsync.New(goredis.NewPool(commands)), []redsync.Option{
+func openRedsync(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	client, commands, err := goRedis(addrs, s)
+	if err != nil {
+		return nil, err
+	}
+	return newRedsync([]redis.UniversalClient{client}, redsync.New(goredis.NewPool(commands)), ttl, s), nil
+}
+
+func openRedsyncQuorum(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	clients := goRedisEach(addrs, s)
+	var pools []redsyncredis.Pool
+	for _, client := range clients {
+		pools = append(pools, goredis.NewPool(client))
+	}
+	return newRedsync(clients, redsync.New(pools...), ttl, s), nil
+}
+
+func newRedsync(clients []redis.UniversalClient, r *redsync.Redsync, ttl time.Duration, s settings) *redsyncProcess {
+	return &redsyncProcess{clients, r, []redsync.Option{
 		redsync.WithExpiry(ttl),
 		redsync.WithTries(math.MaxInt), // the caller's context ends the wait
 		redsync.WithRetryDelay(s.poll),
-	}}, err
+		redsync.WithFailFast(s.fast),
+	}}
 }
 
 func (p *redsyncProcess) Acquire(ctx context.Context, key string) (func() error, error) {
@@ -48,4 +95,4 @@ func (p *redsyncProcess) Acquire(ctx context.Context, key string) (func() error,
 	}, nil
 }
 
-func (p *redsyncProcess) Close() error { return p.client.Close() }
+func (p *redsyncProcess) Close() error { return closeEach(p.clients) }
