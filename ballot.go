@@ -51,6 +51,10 @@ func (m *LockManager) proceed(l *Lock, node int) {
 	if st.wipe && !st.trace {
 		st.wipe, st.freed = false, missing
 	}
+	if s := m.shards[node]; st.wipe && m.closed && s.failures > 0 {
+		// Close would have to wait for it once more.
+		st.wipe, st.trace, st.freed, st.err = false, false, failed, errNoAnswer
+	}
 	switch {
 	case st.wipe:
 		st.op = &op{kind: opRelease, lock: l, node: node}
@@ -167,9 +171,6 @@ func (m *LockManager) nodeReleased(o *op, err error) {
 	switch {
 	case err != nil:
 		st.freed, st.err = failed, err
-		if m.closed && m.closeErr == nil {
-			m.closeErr = err
-		}
 		m.warn("release failed at a node, the lease has to run out",
 			"key", l.key, "value", masked(l.value), "node", o.node+1, "error", err)
 	case r.released || o.uncertain: // an attempt whose answer was lost may have done it
@@ -207,6 +208,9 @@ func (m *LockManager) settle(l *Lock) {
 		l.confirmed(l.ballot.notReleased())
 	}
 	if idle {
+		if m.closed && m.closeErr == nil && count[removed]+count[missing] < need {
+			m.closeErr = l.ballot.notReleased()
+		}
 		m.forget(l)
 	}
 }

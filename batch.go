@@ -28,6 +28,10 @@ const (
 	// stalled; and others have to wait for it.
 	maxExtends = 500
 
+	// maxVotes is how many requests go out together to a node of a quorum, which has
+	// a fraction of the lease to answer.
+	maxVotes = 100
+
 	// maxStalled bounds the batches that no longer count.
 	maxStalled = 6
 
@@ -169,6 +173,9 @@ type raise struct {
 func (s *shard) takeBatch() *batch {
 	b := &batch{began: time.Now()}
 	b.ops, s.pending = s.pending, nil
+	if s.m.quorum != nil && !s.m.closed && len(b.ops) > maxVotes {
+		b.ops, s.pending = b.ops[:maxVotes:maxVotes], b.ops[maxVotes:]
+	}
 	if len(b.ops) > maxExtends {
 		b.ops, s.pending = divide(b.ops)
 	}

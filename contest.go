@@ -31,6 +31,10 @@ const (
 	// keys on some nodes, and others are away.
 	maxSplitWindow = 500 * time.Millisecond
 
+	// holderLook is how long the next one waits for one of its own manager before it
+	// tries all the same, and has the key watched.
+	holderLook = 100 * time.Millisecond
+
 	// rivalMemory is how long others are thought to want the key after they were last
 	// seen to: they try once a second at least.
 	rivalMemory = 2500 * time.Millisecond
@@ -57,7 +61,7 @@ func (m *LockManager) enter(l *Lock) {
 		l.line.trying++
 		m.campaign(l)
 	case l.line.first == l:
-		m.compete(l.line)
+		m.compete(l.line, l.line.turn(time.Now()))
 	}
 }
 
@@ -66,28 +70,32 @@ func (ln *line) mayBeFree() bool {
 	return ln.holder == nil && ln.first != nil && (ln.first.ballot == nil || !ln.first.ballot.known)
 }
 
-// compete has the first here try for the key, if it is the time for that.
-func (m *LockManager) compete(ln *line) {
-	now := time.Now()
-	ln.lookAt = time.Time{}
+// turn returns when the first here is to compete: at once; or when somebody else has
+// had the chance to; or, while the key is held here, for the first time after
+// holderLook, in case another program has freed it.
+func (ln *line) turn(now time.Time) time.Time {
+	at := now
 	if ln.holder != nil {
-		ln.holder.checkLease(now)
+		at = now.Add(min(holderLook, max(0, ln.holder.validUntil.Sub(now))))
 	}
-	l := ln.first
+	if ln.contest != nil && ln.contest.yield.After(at) {
+		at = ln.contest.yield
+	}
+	return at
+}
+
+// compete has the first here try for the key at the given time, or now.
+func (m *LockManager) compete(ln *line, at time.Time) {
+	ln.lookAt = time.Time{}
+	l, now := ln.first, time.Now()
 	switch {
 	case m.closed || l == nil || l.ballot != nil && l.ballot.vote != nil:
-	case ln.holder != nil:
-		m.competeAt(ln, ln.holder.validUntil) // if it does not leave before
-	case ln.contest != nil && now.Before(ln.contest.yield):
-		m.competeAt(ln, ln.contest.yield)
+	case at.After(now):
+		ln.lookAt = at
+		m.setTimer(ln, now)
 	default:
 		m.campaign(l)
 	}
-}
-
-func (m *LockManager) competeAt(ln *line, at time.Time) {
-	ln.lookAt = at
-	m.setTimer(ln, time.Now())
 }
 
 // moveUp has the next one compete when the first is about to leave the line.
@@ -96,11 +104,10 @@ func (m *LockManager) moveUp(l *Lock) {
 	switch {
 	case l.try:
 		ln.trying--
-	case ln.first != l || l.next == nil || m.closed:
-	case ln.holder != nil:
-		m.competeAt(ln, ln.holder.validUntil)
-	default:
-		m.competeAt(ln, time.Now())
+	case ln.first == l && l.next != nil && !m.closed:
+		now := time.Now()
+		ln.lookAt = ln.turn(now)
+		m.setTimer(ln, now)
 	}
 }
 
@@ -118,7 +125,7 @@ func (m *LockManager) vacated(l *Lock) {
 		ln.contended = now
 		c.yield = now.Add(c.window + c.delay())
 	}
-	m.compete(ln)
+	m.compete(ln, ln.turn(now))
 	m.tidy(ln, now)
 }
 
@@ -160,14 +167,8 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 	b, ln := l.ballot, l.line
 	m.takeBack(l)
 
-	answered := 0
-	for _, a := range v.answers {
-		if a.verdict == yes || a.verdict == no {
-			answered++
-		}
-	}
-	if answered < m.quorum.majority {
-		l.failure = m.noMajority(v)
+	if v.answered() < m.quorum.majority {
+		l.failure = v.noMajority()
 		if b.rounds++; !b.known && b.rounds >= maxAttempts {
 			m.abandon(l, l.failure)
 			return
@@ -177,7 +178,7 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 	}
 	b.rounds, b.known = 0, true
 	ln.contended = now
-	taken, foreign := m.standing(v)
+	taken := v.winner(m.quorum.majority)
 	if taken {
 		b.splits = 0
 	} else {
@@ -191,27 +192,23 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 		m.abandon(ln.last, ErrQueueFull)
 	}
 	c := m.contestOf(ln)
-	if foreign {
+	if m.rivals(v) {
 		c.rivalAt = now
-		if !ln.watched && !l.try && m.opts.keyspace != KeyspaceOff {
-			m.watch(ln)
-		}
+	}
+	if !ln.watched && !l.try {
+		m.watch(ln)
 	}
 	m.retry(l, c.learn(m, v, now, taken))
 }
 
-// standing tells whether anybody has a majority, and whether anybody but this
-// manager has part in the key.
-func (m *LockManager) standing(v *vote) (taken, foreign bool) {
-	count := make(map[string]int)
+// rivals tells whether anybody but this manager has part in the key.
+func (m *LockManager) rivals(v *vote) bool {
 	for _, a := range v.answers {
-		if a.verdict == no {
-			count[a.holder]++
-			taken = taken || count[a.holder] >= m.quorum.majority
-			foreign = foreign || m.named[[2]string{v.lock.key, a.holder}] == nil
+		if a.verdict == no && m.named[[2]string{v.lock.key, a.holder}] == nil {
+			return true
 		}
 	}
-	return taken, foreign
+	return false
 }
 
 // learn takes in what a lost vote tells, and returns when to try again.
@@ -282,7 +279,7 @@ func (m *LockManager) retry(l *Lock, at time.Time) {
 		return
 	}
 	if !l.try {
-		m.competeAt(l.line, at)
+		m.compete(l.line, at)
 		return
 	}
 	time.AfterFunc(time.Until(at), func() {
@@ -307,13 +304,13 @@ func (e *events) watching(channel string) {
 	}
 	c := m.contestOf(ln)
 	c.hears[slices.Index(m.shards, e.s)] = true
-	if c.heard() != m.quorum.majority || ln.first == nil || ln.holder != nil {
+	if c.heard() != m.quorum.majority || ln.first == nil {
 		return
 	}
 	if b := ln.first.ballot; b != nil && b.vote != nil {
 		c.again = true
 	} else {
-		m.competeAt(ln, time.Now())
+		m.compete(ln, time.Now())
 	}
 }
 
@@ -338,10 +335,10 @@ func (e *events) freed(channel string) {
 	now := time.Now()
 	c, node := m.contestOf(ln), slices.Index(m.shards, e.s)
 	c.freeAt[node], c.freedAt[node] = now, now
-	if ln.first == nil || ln.holder != nil || ln.lookAt.IsZero() || ln.lookAt.Sub(now) <= c.window {
+	if ln.first == nil || ln.lookAt.IsZero() || ln.lookAt.Sub(now) <= c.window {
 		return // voting, or about to
 	}
 	if free := c.majorityFree(m.quorum.majority); !free.IsZero() && !free.After(now) {
-		m.competeAt(ln, now.Add(c.delay()))
+		m.compete(ln, now.Add(c.delay()))
 	}
 }

@@ -269,7 +269,7 @@ func (m *LockManager) tick(ln *line) {
 		if now.Before(ln.lookAt) {
 			m.setTimer(ln, now)
 		} else if !ln.lookAt.IsZero() {
-			m.compete(ln)
+			m.compete(ln, now)
 		}
 		return
 	}

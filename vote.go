@@ -14,6 +14,7 @@ type vote struct {
 	began   time.Time // before anything was sent
 	token   int64     // the one proposed; once a majority has agreed, the lock's
 	agreed  bool      // a majority has, and is to confirm the token
+	lost    bool      // no majority can agree any more
 	decided bool
 	answers []answer // by node
 	timer   *time.Timer
@@ -51,6 +52,10 @@ const (
 	minQuorumTTL = 5 * time.Millisecond
 
 	maxVoteTimeout = 250 * time.Millisecond
+
+	// maxPatience is how long a vote waits, within a tenth of the lease, where too few
+	// have answered to make a majority: to give up sooner would help nobody.
+	maxPatience = time.Second
 )
 
 // voteTimeout is how long a node may take to answer before the rest decide
@@ -129,7 +134,7 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	if err != nil {
 		v.answers[o.node].verdict = none
 	}
-	if l.state == lost {
+	if l.state == lost || v.lost {
 		st.wipe = true // of no more use to anybody
 	}
 	if v.agreed && !v.decided {
@@ -144,7 +149,7 @@ func (m *LockManager) count(v *vote, now time.Time) {
 		return
 	}
 	sure, undecided := v.tally()
-	if !v.agreed && sure >= m.quorum.majority {
+	if !v.agreed && !v.lost && sure >= m.quorum.majority {
 		// The token is above that of every earlier holder, as one node at least had
 		// part in both. It is the lock's once a majority of nodes has it for its
 		// last: most often all have answered the same.
@@ -160,28 +165,66 @@ func (m *LockManager) count(v *vote, now time.Time) {
 		}
 		sure, undecided = v.tally()
 	}
-	switch {
-	case sure >= m.quorum.majority:
+	if !v.lost && sure >= m.quorum.majority {
 		v.decide()
 		m.elected(v, now)
-	case sure+undecided < m.quorum.majority:
+		return
+	}
+	if !v.lost && sure+undecided < m.quorum.majority {
+		v.lost = true
+		m.concede(v)
+	}
+	// What is still to come tells when it is worth to try again.
+	if v.lost && (undecided == 0 || v.winner(m.quorum.majority)) {
 		v.decide()
 		v.timer.Stop()
 		m.outvoted(v, now)
 	}
 }
 
+// winner tells whether another has a majority.
+func (v *vote) winner(majority int) bool {
+	for _, a := range v.answers {
+		count := 0
+		for _, b := range v.answers {
+			if a.verdict == no && b.verdict == no && a.holder == b.holder {
+				count++
+			}
+		}
+		if count >= majority {
+			return true
+		}
+	}
+	return false
+}
+
+// concede gives back at once what a lost vote has got so far.
+func (m *LockManager) concede(v *vote) {
+	for i := range v.answers {
+		if v.answers[i].verdict == yes {
+			v.lock.ballot.stands[i].wipe = true
+			m.proceed(v.lock, i)
+		}
+	}
+}
+
 // tally returns how many nodes agree, to the token too, and how many may yet.
 func (v *vote) tally() (sure, undecided int) {
-	for _, a := range v.answers {
+	for i, a := range v.answers {
 		switch {
-		case a.verdict == open, a.verdict == yes && v.agreed && a.token < v.token:
+		case v.pending(i):
 			undecided++
 		case a.verdict == yes:
 			sure++
 		}
 	}
 	return sure, undecided
+}
+
+// pending tells whether a node's answer is waited for.
+func (v *vote) pending(node int) bool {
+	a := v.answers[node]
+	return a.verdict == open || !v.lost && a.verdict == yes && v.agreed && a.token < v.token
 }
 
 func (v *vote) decide() {
@@ -222,23 +265,60 @@ func (m *LockManager) nodeConfirmed(o *op, err error, now time.Time) {
 // voteOverdue goes on without the nodes that have not answered in time. What could
 // not even be sent is dropped, so that nothing piles up for a node that hangs.
 func (m *LockManager) voteOverdue(v *vote) {
+	now := time.Now()
+	again := false
+	patient := v.answered() < m.quorum.majority && now.Sub(v.began) < min(v.lock.ttl/10, maxPatience)
+	for i := range m.shards {
+		o := v.outstanding(i)
+		if o != nil && (patient || m.isBusy(o, now) && now.Sub(v.began) < v.lock.ttl/2) {
+			again = true
+			continue
+		}
+		if v.extension != nil {
+			if o := v.ops[i]; !o.copies.settled && m.shards[i].withdraw(o) {
+				o.copies.settled = true
+			}
+		} else if v.outstanding(i) != nil {
+			m.withdraw(v.lock, i)
+			m.proceed(v.lock, i)
+		}
+		if v.pending(i) {
+			v.answers[i].verdict, v.answers[i].err = none, errNoAnswer
+		}
+	}
+	if again {
+		v.timer.Reset(voteTimeout(v.lock.ttl) / 2)
+	}
 	if v.extension != nil {
-		m.extensionOverdue(v)
+		m.countExtension(v, now)
 		return
 	}
-	l := v.lock
-	for i := range v.answers {
-		if st := &l.ballot.stands[i]; st.op != nil && st.op.vote == v || st.next != nil && st.next.vote == v {
-			m.withdraw(l, i)
-			m.proceed(l, i)
+	m.count(v, now)
+	m.settle(v.lock)
+}
+
+// outstanding returns the vote's request to a node that has not been answered.
+func (v *vote) outstanding(node int) *op {
+	if v.extension != nil {
+		if o := v.ops[node]; !o.copies.settled {
+			return o
 		}
-		a := &v.answers[i]
-		if a.verdict == open || a.verdict == yes && v.agreed && a.token < v.token {
-			a.verdict, a.err = none, errNoAnswer
+		return nil
+	}
+	st := &v.lock.ballot.stands[node]
+	for _, o := range []*op{st.op, st.next} {
+		if o != nil && o.vote == v {
+			return o
 		}
 	}
-	m.count(v, time.Now())
-	m.settle(l)
+	return nil
+}
+
+// isBusy tells that a node that does answer has not had this request for long: it
+// stood behind many others here.
+func (m *LockManager) isBusy(o *op, now time.Time) bool {
+	timeout := voteTimeout(o.lock.ttl)
+	return !m.shards[o.node].away(now, timeout) && (o.sent.IsZero() || now.Sub(o.sent) < timeout)
 }
 
 // voteOnExtension asks all nodes for what o asks for.
@@ -275,18 +355,6 @@ func (m *LockManager) nodeExtended(o *op, err error, now time.Time) {
 		*a = answer{verdict: yes, lease: time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond}
 	}
 	m.countExtension(o.vote, now)
-}
-
-func (m *LockManager) extensionOverdue(v *vote) {
-	for i, o := range v.ops {
-		if !o.copies.settled && m.shards[i].withdraw(o) {
-			o.copies.settled = true
-		}
-		if a := &v.answers[i]; a.verdict == open {
-			a.verdict, a.err = none, errNoAnswer
-		}
-	}
-	m.countExtension(v, time.Now())
 }
 
 // countExtension decides the vote on an extension if that can be done.
@@ -326,31 +394,37 @@ func (m *LockManager) extensionFailed(v *vote, now time.Time) {
 	o, l := v.extension, v.lock
 	o.attempts++
 	if o.answer == nil || o.attempts >= maxAttempts || m.closed || l.state != held || !now.Before(l.validUntil) {
-		m.extensionEnded(o, v.began, 0, m.noMajority(v), now)
+		m.extensionEnded(o, v.began, 0, v.noMajority(), now)
 		return
 	}
 	time.AfterFunc(backoff(o.attempts), func() {
 		m.mu.Lock()
 		defer m.exit()
 		if m.closed || l.state != held {
-			m.extensionEnded(o, v.began, 0, m.noMajority(v), time.Now())
+			m.extensionEnded(o, v.began, 0, v.noMajority(), time.Now())
 			return
 		}
 		m.submit(o)
 	})
 }
 
-// noMajority says why too few nodes have answered.
-func (m *LockManager) noMajority(v *vote) error {
-	answered := 0
-	err := causes{nil}
-	for i, a := range v.answers {
+// answered returns how many nodes have said yes or no.
+func (v *vote) answered() (n int) {
+	for _, a := range v.answers {
 		if a.verdict == yes || a.verdict == no {
-			answered++
-		} else if a.err != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// noMajority says why too few nodes have answered.
+func (v *vote) noMajority() error {
+	err := causes{fmt.Errorf("no majority: %d of %d nodes answered", v.answered(), len(v.answers))}
+	for i, a := range v.answers {
+		if a.err != nil {
 			err = append(err, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), a.err))
 		}
 	}
-	err[0] = fmt.Errorf("no majority: %d of %d nodes answered", answered, len(v.answers))
 	return err
 }
