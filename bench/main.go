@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
@@ -22,6 +23,7 @@ func main() {
 		from  = flag.String("from", "", "results.json of a run to report on, in place of a new run")
 		out   = flag.String("out", "", "folder for results.json, and results.txt for benchstat; empty: none")
 		page  = flag.String("report", "", "page to write the tables into, between its marks; empty: only print them")
+		merge = flag.Bool("merge", false, "with -out: keep what its results.json has of scenarios that are not measured now")
 		plots = flag.String("plots", "", "folder to draw plots into; empty: none")
 	)
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
@@ -37,7 +39,12 @@ func main() {
 		if o.peers, err = regexp.Compile(*peers); err != nil {
 			return err
 		}
-		var r *results
+		var r, earlier *results
+		if *merge { // first, not to have measured in vain
+			if earlier, err = readResults(filepath.Join(*out, "results.json")); err != nil {
+				return err
+			}
+		}
 		if *from != "" {
 			r, err = readResults(*from)
 		} else {
@@ -46,7 +53,10 @@ func main() {
 		if err != nil {
 			return err
 		}
-		fmt.Print(r.report())
+		if earlier != nil {
+			r = r.merge(earlier)
+		}
+		fmt.Print(r.report(), r.onSeveralServers())
 		return r.publish(*out, *page, *plots)
 	}()
 	if err != nil {

@@ -17,9 +17,10 @@ var rawQuorum = contender{
 	name: "SET NX PX, on a majority", role: floor, on: quorum, polling: true,
 	open: openMajority,
 	best: bestPolling,
-	why: "Settings are those of the floor on one server. It leaves a server out that owes it 64 answers: " +
-		"else goroutines that wait for a hung one would fill the memory.",
-	inRedis: same,
+	why: "It leaves a server out that owes it 64 answers: else goroutines that wait for one that hangs would fill the memory. " +
+		"A delete waits for the answer to its SET.",
+	candidates: eachWith(settings{}),
+	inRedis:    same,
 }
 
 type majorityProcess struct {

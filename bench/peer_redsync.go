@@ -26,26 +26,40 @@ var redsyncPeer = contender{
 var (
 	redsyncAll = contender{
 		name: "redsync", role: rival, on: quorum, polling: true,
-		open:    openRedsyncQuorum,
-		best:    func(u use) settings { s := bestPolling(u); s.timeout = nodeTimeout; return s },
-		why:     "The time-outs are for all that a server is asked, without repeating it. The page on Redlock advises 5 to 50 ms.",
-		inRedis: same,
+		open: openRedsyncQuorum,
+		best: func(u use) settings { s := bestPolling(u); s.timeout = nodeTimeout; return s },
+		why: "The time-outs are for whatever a server is asked, which is not repeated: the page on Redlock advises 5 to 50 ms. " +
+			"Without them it waits for a server that hangs: see the last row of redsync.",
+		candidates: eachWith(settings{timeout: nodeTimeout}),
+		inRedis:    same,
 	}
 	redsyncFast = contender{
 		name: "redsync, WithFailFast", role: rival, on: quorum, polling: true,
-		open:    openRedsyncQuorum,
-		best:    func(u use) settings { s := bestPolling(u); s.fast = true; return s },
-		why:     "A majority's answers are enough.",
-		inRedis: same,
+		open: openRedsyncQuorum,
+		best: func(u use) settings { s := bestPolling(u); s.fast = true; return s },
+		why: "A majority's answers are enough for it, so it needs no time-outs. It does not see to it that the delete comes after the SET " +
+			"on the server that it did not wait for, where the key may stay until its TTL ends.",
+		candidates: eachWith(settings{fast: true}),
+		inRedis:    same,
 	}
 	redsyncDefault = contender{
 		name: "redsync, go-redis' time-outs", role: variant, on: quorum, polling: true, slow: true,
 		open:    openRedsyncQuorum,
 		best:    bestPolling,
-		why:     "As it is without care for time-outs: 5 s, four times.",
+		why:     "As one has it who sets none: 5 s for an answer, and all is tried four times.",
 		inRedis: same,
 	}
 )
+
+// eachWith returns the settings that were tried for polling, on several servers.
+func eachWith(s settings) (all []settings) {
+	for _, s.pool = range []int{20, 64} {
+		for _, s.poll = range []time.Duration{2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond} {
+			all = append(all, s)
+		}
+	}
+	return all
+}
 
 // nodeTimeout is how long to wait for one of several servers.
 const nodeTimeout = 50 * time.Millisecond

@@ -22,6 +22,27 @@ const (
 	cluster                 // a Redis Cluster of three masters
 )
 
+// topologyOf returns what a scenario is measured on.
+func topologyOf(scenario string) topology {
+	switch kind, _, _ := strings.Cut(scenario, "/"); kind {
+	case "quorum":
+		return quorum
+	case "cluster":
+		return cluster
+	}
+	return single
+}
+
+// faultOf returns what befalls a server in a scenario.
+func faultOf(scenario string) fault {
+	for _, f := range []fault{frozen, killed} {
+		if strings.HasSuffix(scenario, "-"+string(f)) {
+			return f
+		}
+	}
+	return ""
+}
+
 // nodes is how many servers the topologies of several have.
 const nodes = 3
 
