@@ -36,7 +36,8 @@ func (b *bench) work(ctx context.Context, d *drive, struck func()) (figures, err
 		if err := b.site.strike(b.scenario.fault, b.struck()); err != nil {
 			return nil, err
 		}
-		d.patience, d.giveUp = b.scenario.patience, func() { _ = b.site.heal() } // what fails is seen by reset
+		d.patience = cmp.Or(b.scenario.patience, patience)
+		d.giveUp = func() { _ = b.site.heal() } // what fails is seen by reset
 	}
 	if struck != nil {
 		struck()

@@ -20,11 +20,12 @@ func topologies(quick bool) (all []scenario) {
 		shape(on, fmt.Sprint(name, "-", f), u)
 		s := &all[len(all)-1]
 		s.fault, s.limit, s.measure = f, 30*time.Second, m
-		// Who is not done by then counts with the time he took so far.
-		s.patience = 3 * time.Second
 		s.takes = func(c contender) bool { return !c.slow || u.callers == 1 && !quick }
-		if quick {
-			s.patience = time.Second
+		switch {
+		case quick:
+			s.patience = 500 * time.Millisecond
+		case u.callers == 1:
+			s.patience = 3 * time.Second // for those that are slow
 		}
 	}
 	for _, n := range []int{1, 16} {
