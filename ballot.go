@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // A ballot is how a lock stands with the nodes of a quorum. Guarded by the
@@ -25,7 +27,9 @@ type ballot struct {
 type stand struct {
 	op    *op  // under way
 	next  *op  // to be sent once that is answered
-	trace bool // the key may hold the lock's value there
+	trace bool // the key may hold `value` there
+	value any  // the owner value that was claimed with
+	ghost bool // a release of the lock's value was sent that may still arrive
 	wipe  bool // and is to be released as soon as nothing else is under way
 	freed freed
 	err   error // the last failure to release it
@@ -57,11 +61,11 @@ func (m *LockManager) proceed(l *Lock, node int) {
 	}
 	switch {
 	case st.wipe:
-		st.op = &op{kind: opRelease, lock: l, node: node}
+		st.op = &op{kind: opRelease, lock: l, node: node, value: st.value}
 	case st.next != nil:
 		st.op, st.next = st.next, nil
 		st.op.uncertain = st.trace // the key may hold the value from before
-		st.trace = true
+		st.trace, st.value = true, st.op.value
 	default:
 		return
 	}
@@ -179,6 +183,28 @@ func (m *LockManager) nodeReleased(o *op, err error) {
 		st.freed = missing
 	}
 	st.trace, st.wipe = false, false
+	st.ghost = st.ghost || o.value == l.valueArg && (err != nil || o.uncertain)
+}
+
+// rename gives a lock that competes another owner value if a release of the one it
+// has may still arrive somewhere, sent over a connection that failed: it would take
+// a later vote away. A caller's own value has to stay; the lock goes without such
+// a node then.
+func (m *LockManager) rename(l *Lock) {
+	if l.options.value != "" || !slices.ContainsFunc(l.ballot.stands, func(st stand) bool { return st.ghost }) {
+		return
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return
+	}
+	delete(m.named, [2]string{l.key, l.value})
+	l.value = id.String()
+	l.valueArg = l.value
+	m.named[[2]string{l.key, l.value}] = l
+	for i := range l.ballot.stands {
+		l.ballot.stands[i].ghost = false
+	}
 }
 
 // settle tells Unlock as soon as a majority of nodes says what became of the lock,

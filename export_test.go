@@ -1,5 +1,7 @@
 package redislock
 
+import "time"
+
 // What tests of the package's surface need to see behind it.
 
 var (
@@ -51,4 +53,40 @@ func (m *LockManager) Watches(key string) bool {
 	defer m.mu.Unlock()
 	ln := m.slotOf(key).lines[key]
 	return ln != nil && ln.watched && ln.slot.at != nil && len(ln.slot.at.events.changed) == 0
+}
+
+// Away returns how many nodes of a quorum are not waited for.
+func (m *LockManager) Away() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.shards {
+		if s.away(time.Now(), maxVoteTimeout) {
+			n++
+		}
+	}
+	return n
+}
+
+// Requests returns how many requests are kept: under way, or to be sent.
+func (m *LockManager) Requests() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.shards {
+		n += len(s.pending) + len(s.refused)
+		for _, b := range s.inFlight {
+			n += len(b.ops)
+		}
+	}
+	return n
+}
+
+// Hears returns from how many nodes of a quorum events of the key arrive.
+func (m *LockManager) Hears(key string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ln := m.slotOf(key).lines[key]
+	if ln == nil || ln.contest == nil {
+		return 0
+	}
+	return ln.contest.heard()
 }

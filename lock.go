@@ -89,8 +89,13 @@ func (l *Lock) Wait() Result { return l.outcome.read() }
 func (l *Lock) Key() string { return l.key }
 
 // Value returns the owner value that Redis stores under the key while this lock
-// holds it.
-func (l *Lock) Value() string { return l.value }
+// holds it. In a quorum it may change until then, unless it is of the caller's
+// choice.
+func (l *Lock) Value() string {
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	return l.value
+}
 
 // Token returns the fencing token: a number greater than that of every earlier
 // holder of the key. A storage that remembers the highest token it has seen and

@@ -35,6 +35,7 @@ type op struct {
 	copies *copies       // opExtend: shared with those that rescue has made
 	vote   *vote         // of a quorum: what this is one node's part of; nil for releases
 	node   int           // of a quorum: index in manager.shards
+	value  any           // of a quorum: the owner value, where it is not sure to be the lock's still
 
 	cmd, draw command
 	args      [15]any   // of cmd, and of draw at the end
@@ -107,7 +108,11 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		}
 		args = releaseScript.appendCall(args, have)
 		args = append(args, l.line.scriptKeys()...)
-		args = append(args, l.valueArg, manager, l.line.slot.grants, member)
+		value := l.valueArg
+		if o.value != nil {
+			value = o.value
+		}
+		args = append(args, value, manager, l.line.slot.grants, member)
 	case opExtend:
 		args = extendScript.appendCall(args, have)
 		args = append(args, 1, l.line.args[1], l.valueArg, o.ttl.Milliseconds())
@@ -118,10 +123,10 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		}
 		args = voteScript.appendCall(args, have)
 		args = append(args, 3, l.line.args[1], l.line.slot.fence, rivalKeys+l.key,
-			l.valueArg, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits)
+			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits)
 	case opConfirm:
 		args = confirmScript.appendCall(args, have)
-		args = append(args, 2, l.line.args[1], l.line.slot.fence, l.valueArg, o.vote.token)
+		args = append(args, 2, l.line.args[1], l.line.slot.fence, o.value, o.vote.token)
 	}
 	o.cmd = newCommand(args...)
 	cmds = append(cmds, o.cmd)

@@ -90,7 +90,11 @@ func (m *LockManager) newVote(l *Lock) *vote {
 // away tells that the server cannot be reached at present, or has owed an answer
 // for longer than it may take.
 func (s *sender) away(now time.Time, timeout time.Duration) bool {
-	return s.failures > 0 || len(s.inFlight) > 0 && now.Sub(s.inFlight[0].began) > timeout
+	return s.failures > 0 || s.hangs(now, timeout)
+}
+
+func (s *sender) hangs(now time.Time, timeout time.Duration) bool {
+	return len(s.inFlight) > 0 && now.Sub(s.inFlight[0].began) > timeout
 }
 
 // campaign has all nodes vote for a lock that waits.
@@ -98,6 +102,7 @@ func (m *LockManager) campaign(l *Lock) {
 	if l.ballot == nil {
 		l.ballot = &ballot{stands: make([]stand, len(m.shards))}
 	}
+	m.rename(l)
 	v := m.newVote(l)
 	l.ballot.vote = v
 	v.token = m.quorum.propose(m, v.began)
@@ -105,7 +110,11 @@ func (m *LockManager) campaign(l *Lock) {
 		if v.answers[i].verdict == none && len(s.pending) > 0 {
 			continue // one request is enough to see whether it is back
 		}
-		l.ballot.stands[i].next = &op{kind: opVote, lock: l, vote: v, node: i}
+		if l.ballot.stands[i].ghost {
+			v.answers[i] = answer{verdict: none, err: errGhost}
+			continue
+		}
+		l.ballot.stands[i].next = &op{kind: opVote, lock: l, vote: v, node: i, value: l.valueArg}
 		m.proceed(l, i)
 	}
 }
@@ -237,7 +246,7 @@ func (v *vote) decide() {
 func (m *LockManager) confirmToken(v *vote, node int) {
 	a, st := v.answers[node], &v.lock.ballot.stands[node]
 	if a.verdict == yes && a.token < v.token && st.op == nil {
-		st.next = &op{kind: opConfirm, lock: v.lock, vote: v, node: node}
+		st.next = &op{kind: opConfirm, lock: v.lock, vote: v, node: node, value: v.lock.valueArg}
 		m.proceed(v.lock, node)
 	}
 }
@@ -325,10 +334,14 @@ func (m *LockManager) isBusy(o *op, now time.Time) bool {
 func (m *LockManager) voteOnExtension(o *op) {
 	v := m.newVote(o.lock)
 	v.extension, v.ops = o, make([]*op, len(m.shards))
-	for i := range m.shards {
+	for i, s := range m.shards {
 		v.ops[i] = &op{
 			kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: &copies{n: 1},
 			vote: v, node: i,
+		}
+		if v.answers[i].verdict == none && len(s.pending) > 0 && s.hangs(v.began, voteTimeout(o.lock.ttl)) {
+			v.ops[i].copies.settled = true // see campaign
+			continue
 		}
 		m.submit(v.ops[i])
 	}
