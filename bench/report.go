@@ -100,9 +100,15 @@ func (r *results) document(on ...topology) *document {
 
 // run writes when, where and with what was measured.
 func (d *document) run(which string, r run) {
+	rounds := 0
+	for _, one := range d.samples {
+		if slices.Contains(r.Scenarios, one.Scenario) {
+			rounds = max(rounds, one.Round+1)
+		}
+	}
 	took := time.Duration(r.Took * float64(time.Second)).Round(time.Second)
 	d.text("%s%s, %v in all. Redis %s and client on the same %d cores (%s, %s), %s. Rounds: %d, of %s each; of the longer scenarios fewer.",
-		which, r.Date.Format("2 January 2006"), took, r.Redis, r.CPUs, cmp.Or(r.CPU, "unknown CPU"), r.System, r.Go, r.Rounds, r.Span)
+		which, r.Date.Format("2 January 2006"), took, r.Redis, r.CPUs, cmp.Or(r.CPU, "unknown CPU"), r.System, r.Go, rounds, r.Span)
 	d.text("go-redis %s, redsync %s, bsm/redislock %s, rueidislock %s. Medians of the rounds; in brackets the lowest and the highest.",
 		r.Modules["github.com/redis/go-redis/v9"], r.Modules["github.com/go-redsync/redsync/v4"],
 		r.Modules["github.com/bsm/redislock"], r.Modules["github.com/redis/rueidis"])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,9 +36,8 @@ func TestEachPeerLocksOnSeveralServers(t *testing.T) {
 			require.GreaterOrEqual(t, len(samples), 2)
 			for _, one := range samples {
 				t.Run(one.Scenario+"/"+one.Peer, func(t *testing.T) {
-					if hangs := one.Failure == errHung.Error() || one.Figures["hung"] > 0; hangs &&
-						one.Peer == rueidislockPeer.name && s.use.contended() {
-						t.Log("hangs, as it does now and then where callers wait for each other")
+					if known := knownFault(s, one); known != "" {
+						t.Log(known)
 						return
 					}
 					require.Empty(t, one.Failure)
@@ -49,6 +49,19 @@ func TestEachPeerLocksOnSeveralServers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// knownFault returns what a peer is known to get wrong now and then where callers
+// wait for each other, if it did.
+func knownFault(s scenario, one sample) string {
+	switch {
+	case !s.use.contended():
+	case one.Peer == rueidislockPeer.name && (one.Failure == errHung.Error() || one.Figures["hung"] > 0):
+		return "a wake-up is lost"
+	case one.Peer == redsyncFast.name && strings.Contains(one.Failure, "the lock was not held"):
+		return "a delete that is late takes the next SET of the same mutex with it"
+	}
+	return ""
 }
 
 // Who is not done counts with the time that it was given, and not as a pair, even if
@@ -102,5 +115,28 @@ func TestServersAreEmptyAfterAFault(t *testing.T) {
 			require.Error(t, other.Ping(ctx).Err(), "a client from before")
 			_ = other.Close()
 		}
+	}
+}
+
+// Whoever goes on with a majority's answers still has a key deleted where it was set
+// late: else it could not be had once a server fails.
+func TestNoKeysAreLeftOnTheServerThatWasNotWaitedFor(t *testing.T) {
+	ctx := context.Background()
+	s := startTestSite(t, quorum)
+	for _, c := range []contender{redislockQuorum, rawQuorum} {
+		p, err := c.open(s.addrs(), time.Minute, settings{})
+		require.NoError(t, err)
+		for i := range 1000 {
+			release, err := p.Acquire(ctx, fmt.Sprint(c.name, i))
+			require.NoError(t, err)
+			require.NoError(t, release())
+		}
+		for _, one := range s.servers {
+			require.Eventually(t, func() bool {
+				keys, err := one.admin.Keys(ctx, c.name+"[0-9]*").Result()
+				return err == nil && len(keys) == 0
+			}, 30*time.Second, time.Millisecond, c.name)
+		}
+		require.NoError(t, p.Close())
 	}
 }
