@@ -1,6 +1,7 @@
 package redislock
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -28,4 +29,26 @@ func TestClockErrsOnTheSafeSide(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What was known of a server's clock says nothing about that of the server which the
+// next connection leads to, after a failover.
+func TestClockIsForgottenWithTheConnection(t *testing.T) {
+	m, l := newStill(t, "key")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	s, sl := m.shards[0], l.line.slot
+	s.events.slots[sl.channel] = sl
+	s.clock.observe(now, now, time.Hour)
+	l.asOf = time.Hour
+	s.events.interrupted(errors.New("cut"), true)
+	require.False(t, s.clock.known())
+	require.False(t, sl.ready)
+
+	m.mu.Unlock()
+	require.NoError(t, s.events.subscribed(sl.channel))
+	m.mu.Lock()
+	require.True(t, sl.ready)
+	require.Zero(t, l.asOf, "by the old clock")
 }

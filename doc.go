@@ -47,7 +47,8 @@
 // When a lease ends without a release, one newcomer may slip in before the line
 // is looked at.
 //
-// A Redis Cluster, and a quorum over several masters, are not supported yet.
+// What a Redis Cluster, Sentinel, and a quorum over several masters
+// ([NewQuorumManager]) promise differently stands in the README.
 //
 // How it works, with every key and script, stands in docs/protocol.md.
 package redislock

@@ -77,6 +77,21 @@ func TestEverySlotHasATag(t *testing.T) {
 	}
 }
 
+// So do the fence and the grant channels of a cluster, and no two slots share one.
+func TestWhatASlotSharesIsInIt(t *testing.T) {
+	seen := make(map[string]bool)
+	for number := range uint16(slots) {
+		sl := newSlot(number, slotTag(number), "manager")
+		for _, name := range []string{sl.fence.(string), sl.grants.(string) + "other", sl.channel, sl.key} {
+			require.Equal(t, number, slotOf(name), name)
+			require.False(t, seen[name], name)
+			seen[name] = true
+		}
+	}
+	single := newSlot(0, "", "manager")
+	require.Equal(t, []any{fenceKey, grantChannel}, []any{single.fence, single.grants})
+}
+
 func FuzzKeys(f *testing.F) {
 	for _, key := range oddKeys {
 		f.Add(key, key+"}")

@@ -1,7 +1,6 @@
 package redisserver
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -44,11 +43,14 @@ func (c *Cluster) form(masters, replicas int) error {
 		}
 	}
 	for i, s := range c.Servers[:masters] {
-		if err := s.client.Do(background, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err(); err != nil {
+		if _, err := s.do("CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
 			return err
 		}
-		first, last := share(i, masters)
-		if err := s.client.ClusterAddSlotsRange(background, first, last).Err(); err != nil {
+		add := []any{"CLUSTER", "ADDSLOTS"} // ADDSLOTSRANGE is of Redis 7
+		for slot, last := share(i, masters); slot <= last; slot++ {
+			add = append(add, slot)
+		}
+		if _, err := s.do(add...); err != nil {
 			return err
 		}
 	}
@@ -60,7 +62,7 @@ func (c *Cluster) form(masters, replicas int) error {
 		if err != nil {
 			return err
 		}
-		if err := s.client.ClusterReplicate(background, id).Err(); err != nil {
+		if _, err := s.do("CLUSTER", "REPLICATE", id); err != nil {
 			return err
 		}
 	}
@@ -101,7 +103,7 @@ func meet(servers []*Server) error {
 			introduced = time.Now()
 		}
 		for i, s := range servers {
-			view, err := s.nodes()
+			view, err := s.nodes(atLast)
 			if err != nil {
 				return err
 			}
@@ -112,7 +114,7 @@ func meet(servers []*Server) error {
 				missing = fmt.Errorf("%s does not know %s", s.Addr, other.Addr)
 				if introduce && j < i { // one of the two is enough
 					host, port, _ := net.SplitHostPort(other.Addr)
-					if err := s.client.ClusterMeet(background, host, port).Err(); err != nil {
+					if _, err := s.do("CLUSTER", "MEET", host, port); err != nil {
 						return err
 					}
 				}
@@ -126,7 +128,7 @@ func meet(servers []*Server) error {
 // every node says.
 func (c *Cluster) complete(masters, replicas int) error {
 	for _, s := range c.Servers {
-		view, err := s.nodes()
+		view, err := s.nodes(atLast)
 		if err != nil {
 			return err
 		}
@@ -158,49 +160,28 @@ func (c *Cluster) complete(masters, replicas int) error {
 
 // serves returns an error unless the node says that the cluster is well.
 func (s *Server) serves() error {
-	info, err := s.client.ClusterInfo(background).Result()
+	info, err := text(s.do("CLUSTER", "INFO"))
 	if err == nil && !strings.Contains(info, "cluster_state:ok") {
-		err = errors.New("cluster_state is not ok")
+		err = fmt.Errorf("%s: cluster_state is not ok", s.Addr)
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.Addr, err)
-	}
-	return nil
+	return err
 }
 
-func (s *Server) id() (string, error) { return s.client.ClusterMyID(background).Result() }
+func (s *Server) id() (string, error) { return text(s.do("CLUSTER", "MYID")) }
 
 // Addrs returns the addresses of all servers.
 func (c *Cluster) Addrs() []string { return addrs(c.Servers) }
 
-func addrs(servers []*Server) []string {
-	var addrs []string
-	for _, s := range servers {
-		addrs = append(addrs, s.Addr)
-	}
-	return addrs
-}
-
 // Owner returns the master that serves the slot now. Of the nodes that answer, it
 // believes the one that knows of the latest change.
 func (c *Cluster) Owner(slot int) (*Server, error) {
-	views, err := c.views()
+	views, err := askAll(c.Servers, (*Server).nodes)
 	if err != nil {
 		return nil, err
 	}
-	owner := node{epoch: -1}
-	for _, view := range views {
-		for _, n := range view {
-			if !n.serves(slot) || n.epoch < owner.epoch {
-				continue
-			}
-			if n.epoch > owner.epoch || n.is("fail") {
-				owner = n
-			}
-		}
-	}
-	i := slices.IndexFunc(c.Servers, func(s *Server) bool { return s.Addr == owner.addr })
-	if i < 0 || owner.is("fail") {
+	n, ok := owner(views, slot)
+	i := slices.IndexFunc(c.Servers, func(s *Server) bool { return s.Addr == n.addr })
+	if !ok || i < 0 {
 		return nil, fmt.Errorf("slot %d is served by no node", slot)
 	}
 	return c.Servers[i], nil
@@ -209,13 +190,13 @@ func (c *Cluster) Owner(slot int) (*Server, error) {
 // Join runs a new master without slots, and returns when it and all others that
 // answer know each other, and it would serve.
 func (c *Cluster) Join() (*Server, error) {
-	views, err := c.views()
+	views, err := askAll(c.Servers, (*Server).nodes)
 	if err != nil {
 		return nil, err
 	}
 	var all []*Server
-	for i, s := range c.Servers {
-		if views[i] != nil {
+	for _, s := range c.Servers {
+		if views[s] != nil {
 			all = append(all, s)
 		}
 	}
@@ -229,5 +210,5 @@ func (c *Cluster) Join() (*Server, error) {
 	return s, until(s.serves)
 }
 
-// Kill ends all servers.
+// Kill ends all servers for good.
 func (c *Cluster) Kill() { killAll(c.Servers) }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 )
 
 // errKeysLeft is why a move cannot end yet.
@@ -32,11 +31,8 @@ func (c *Cluster) BeginMove(slot int, to *Server) error {
 }
 
 func (s *Server) setSlot(slot int, state, id string) error {
-	err := s.client.Do(background, "CLUSTER", "SETSLOT", slot, state, id).Err()
-	if err != nil {
-		return fmt.Errorf("%s: CLUSTER SETSLOT %d %s: %w", s.Addr, slot, state, err)
-	}
-	return nil
+	_, err := s.do("CLUSTER", "SETSLOT", slot, state, id)
+	return err
 }
 
 // MoveKeys moves the slot's keys to the other master, until none is left.
@@ -49,19 +45,14 @@ func (c *Cluster) MoveKeys(slot int, to *Server) error {
 	if err != nil {
 		return err
 	}
-	const timeout = 5 * time.Second // of MIGRATE, during which the server does nothing else
-	client := from.client.WithTimeout(2 * timeout)
 	for {
-		keys, err := client.ClusterGetKeysInSlot(background, slot, 100).Result()
+		keys, err := list(from.do("CLUSTER", "GETKEYSINSLOT", slot, 100))
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		args := []any{"MIGRATE", host, port, "", 0, timeout.Milliseconds(), "KEYS"}
-		for _, key := range keys {
-			args = append(args, key)
-		}
-		if err := client.Do(background, args...).Err(); err != nil {
-			return fmt.Errorf("%s: MIGRATE of slot %d: %w", from.Addr, slot, err)
+		migrate := append([]any{"MIGRATE", host, port, "", 0, (atLast / 2).Milliseconds(), "KEYS"}, keys...)
+		if _, err := from.do(migrate...); err != nil {
+			return err
 		}
 	}
 }
@@ -77,9 +68,9 @@ func (c *Cluster) EndMove(slot int, to *Server) error {
 	if err != nil {
 		return err
 	}
-	if left, err := from.client.ClusterCountKeysInSlot(background, slot).Result(); err != nil {
+	if left, err := from.do("CLUSTER", "COUNTKEYSINSLOT", slot); err != nil {
 		return err
-	} else if left > 0 && from != to {
+	} else if left != int64(0) && from != to {
 		return fmt.Errorf("slot %d: %w", slot, errKeysLeft)
 	}
 	// First the target: were it the source, there could be a moment at which the slot
@@ -96,7 +87,7 @@ func (c *Cluster) EndMove(slot int, to *Server) error {
 		if s == from || s == to {
 			continue
 		}
-		if name, _, _, err := s.role(); err != nil || name != "master" {
+		if name, _, _, err := s.role(soon); err != nil || name != "master" {
 			continue
 		}
 		if err := s.setSlot(slot, "NODE", id); err != nil {

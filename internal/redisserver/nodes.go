@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 )
 
 // A node is what one server of a cluster knows of another, or of itself: a line of
@@ -70,29 +70,12 @@ func (n node) serves(slot int) bool {
 }
 
 // nodes asks a server what it knows of the cluster.
-func (s *Server) nodes() ([]node, error) {
-	text, err := s.client.ClusterNodes(background).Result()
+func (s *Server) nodes(timeout time.Duration) ([]node, error) {
+	said, err := text(s.doWithin(timeout, "CLUSTER", "NODES"))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Addr, err)
+		return nil, err
 	}
-	return parseNodes(text)
-}
-
-// views asks all servers at once; the view of one that does not answer is nil.
-func (c *Cluster) views() (views [][]node, err error) {
-	views, errs := make([][]node, len(c.Servers)), make([]error, len(c.Servers))
-	var wait sync.WaitGroup
-	for i, s := range c.Servers {
-		wait.Go(func() { views[i], errs[i] = s.nodes() })
-	}
-	wait.Wait()
-	for i, e := range errs {
-		if e == nil {
-			return views, nil
-		}
-		err = errs[i]
-	}
-	return nil, fmt.Errorf("no node answers: %w", err)
+	return parseNodes(said)
 }
 
 // at returns the node with this address in a view.
@@ -102,4 +85,18 @@ func at(view []node, addr string) (node, bool) {
 		return node{}, false
 	}
 	return view[i], true
+}
+
+// owner returns the master that serves a slot, by the view with the latest change
+// (the highest epoch); none if it has failed.
+func owner(views map[*Server][]node, slot int) (node, bool) {
+	latest := node{epoch: -1}
+	for _, view := range views {
+		for _, n := range view {
+			if n.serves(slot) && (n.epoch > latest.epoch || n.epoch == latest.epoch && n.is("fail")) {
+				latest = n
+			}
+		}
+	}
+	return latest, latest.epoch >= 0 && !latest.is("fail")
 }

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Options say how to start a redis-server.
@@ -34,7 +32,7 @@ type Server struct {
 	cmd    *exec.Cmd
 	gone   chan struct{} // closed when it has ended
 	config string        // a file that it rewrites when it is told whom to follow; may be empty
-	client *redis.Client // of a Cluster or Sentinels, which set it up; else nil
+	begin  func() error  // what Run does when the server answers; may be nil
 }
 
 // Start runs a redis-server on a free port.
@@ -86,6 +84,9 @@ func (s *Server) Run() error {
 	}()
 	for deadline := time.After(10 * time.Second); ; {
 		if err = s.ping(); err == nil {
+			if s.begin != nil {
+				return s.begin()
+			}
 			return nil
 		}
 		select {

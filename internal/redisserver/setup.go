@@ -1,21 +1,13 @@
 package redisserver
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// background is the context of all commands: what bounds them is the client's timeouts.
-var background = context.Background()
-
-// prepare makes ready to run one server of several: with a folder of its own, and a
-// client for the commands that set it up.
+// prepare makes ready to run one server of several, with a folder of its own.
 func prepare(o Options, name string, args ...string) (*Server, error) {
 	dir, err := filepath.Abs(filepath.Join(o.Dir, name))
 	if err != nil {
@@ -28,27 +20,27 @@ func prepare(o Options, name string, args ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Options: Options{Dir: dir, Args: args, Env: o.Env}, Addr: addr}
-	s.client = redis.NewClient(&redis.Options{
-		Addr: addr, MaxRetries: -1, DialerRetries: 1,
-		DialTimeout: time.Second, ReadTimeout: time.Second, WriteTimeout: time.Second,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})
-	return s, nil
+	return &Server{Options: Options{Dir: dir, Args: args, Env: o.Env}, Addr: addr}, nil
 }
 
-// killAll ends servers that prepare made.
 func killAll(servers []*Server) {
 	for _, s := range servers {
 		s.Kill()
-		_ = s.client.Close()
 	}
 }
 
-// role returns what ROLE answers: of a master its replicas that are in sync, of a
-// replica whether it is.
-func (s *Server) role() (name string, replicas int, inSync bool, err error) {
-	answer, err := s.client.Do(background, "ROLE").Slice()
+func addrs(servers []*Server) []string {
+	var addrs []string
+	for _, s := range servers {
+		addrs = append(addrs, s.Addr)
+	}
+	return addrs
+}
+
+// role returns what ROLE answers: of a master the number of its replicas that are in
+// sync, of a replica whether it is.
+func (s *Server) role(timeout time.Duration) (name string, replicas int, inSync bool, err error) {
+	answer, err := list(s.doWithin(timeout, "ROLE"))
 	if err != nil {
 		return "", 0, false, err
 	}
@@ -65,7 +57,7 @@ func (s *Server) role() (name string, replicas int, inSync bool, err error) {
 
 // replicated returns an error unless the master has these replicas, and all are in sync.
 func replicated(master *Server, replicas []*Server) error {
-	name, n, _, err := master.role()
+	name, n, _, err := master.role(atLast)
 	if err != nil {
 		return err
 	}
@@ -73,7 +65,7 @@ func replicated(master *Server, replicas []*Server) error {
 		return fmt.Errorf("%s is %s of %d replicas in sync", master.Addr, name, n)
 	}
 	for _, s := range replicas {
-		if name, _, inSync, err := s.role(); err != nil {
+		if name, _, inSync, err := s.role(atLast); err != nil {
 			return err
 		} else if name != "slave" || !inSync {
 			return fmt.Errorf("%s is %s, in sync: %t", s.Addr, name, inSync)
@@ -87,7 +79,7 @@ const patience = 30 * time.Second
 
 // until looks, again and again, until there is no error any more.
 func until(look func() error) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err := look()
 		if err == nil {
 			return nil

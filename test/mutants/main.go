@@ -1,7 +1,7 @@
 // Mutants breaks the library on purpose, one way at a time, and demands that a
 // test notices each.
 //
-//	go run ./mutants [-run regexp] [-jobs n] [-all | -seeds n] [-v]
+//	go run ./mutants [-run regexp] [-share i/n] [-jobs n] [-all | -seeds n] [-v]
 //
 // in the folder test. It needs what the tests need: a redis-server.
 //
@@ -50,6 +50,7 @@ var patches embed.FS
 
 func main() {
 	only := flag.String("run", "", "only mutants whose name matches this regular `expression`")
+	share := flag.String("share", "1/1", "only the i-th of n `parts`, such as 2/3: every n-th mutant")
 	jobs := flag.Int("jobs", 1, "mutants tested at a `time`")
 	all := flag.Bool("all", false, "run all tests of the package, not only the one named: slow")
 	seeds := flag.Int("seeds", 0, "run the simulation instead of the tests: tell which of `n` seeds is the first to notice")
@@ -57,7 +58,7 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *only, *jobs, *all, *seeds, *verbose)
+	err := run(ctx, *only, *share, *jobs, *all, *seeds, *verbose)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -65,7 +66,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, only string, jobs int, all bool, seeds int, verbose bool) error {
+func run(ctx context.Context, only, share string, jobs int, all bool, seeds int, verbose bool) error {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -74,6 +75,9 @@ func run(ctx context.Context, only string, jobs int, all bool, seeds int, verbos
 		return errors.New("want flags only, at least one job, and not both -all and -seeds")
 	}
 	mutants, err := load(patches, pattern)
+	if err == nil {
+		mutants, err = part(mutants, share)
+	}
 	if err != nil {
 		return err
 	}
@@ -137,6 +141,20 @@ func run(ctx context.Context, only string, jobs int, all bool, seeds int, verbos
 		return fmt.Errorf("%d not caught", len(mutants)-caught)
 	}
 	return nil
+}
+
+// part returns the i-th of n parts of equal size, share being i/n.
+func part(mutants []*mutant, share string) (some []*mutant, err error) {
+	var i, n int
+	if _, err := fmt.Sscanf(share, "%d/%d", &i, &n); err != nil || i < 1 || i > n {
+		return nil, fmt.Errorf("share %q: want i/n, i from 1 to n", share)
+	}
+	for at, m := range mutants {
+		if at%n == i-1 {
+			some = append(some, m)
+		}
+	}
+	return some, nil
 }
 
 // report prints a row of the table.

@@ -33,6 +33,34 @@ func TestPatchesApply(t *testing.T) {
 	}
 }
 
+func TestPartsAreTheWhole(t *testing.T) {
+	mutants, err := load(patches, regexp.MustCompile(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[*mutant]bool)
+	for _, share := range []string{"1/3", "2/3", "3/3"} {
+		some, err := part(mutants, share)
+		if err != nil || len(some) < len(mutants)/3 {
+			t.Errorf("%s: %d, %v", share, len(some), err)
+		}
+		for _, m := range some {
+			if seen[m] {
+				t.Errorf("%s is in two parts", m.name)
+			}
+			seen[m] = true
+		}
+	}
+	if len(seen) != len(mutants) {
+		t.Errorf("%d of %d", len(seen), len(mutants))
+	}
+	for _, share := range []string{"", "0/3", "4/3", "x", "1/0", "-1/-1"} {
+		if _, err := part(mutants, share); err == nil {
+			t.Errorf("%q: no error", share)
+		}
+	}
+}
+
 const header = "breaks: G1 a lie\ncaught: TestLie\n"
 
 func TestPatchThatCannotBeUsedIsAnError(t *testing.T) {

@@ -1,0 +1,265 @@
+package redislock_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+)
+
+func TestQuorumServesOneManagersCallersInTheirOrder(t *testing.T) {
+	ns := startNodes(t, 3)
+	m := ns.manager()
+	holder := acquire(t, m, "key", time.Minute)
+	served := &turns{t: t}
+	for i := range 50 {
+		served.add(i, m.Lock(ctx, "key", time.Minute))
+	}
+	require.NoError(t, holder.Unlock())
+	served.requireInOrder()
+	ns.requireClean("key")
+}
+
+// Several managers with many callers each, with all nodes and with one gone: at
+// most one holder at a time, tokens that rise, and nobody who starves.
+func TestQuorumManagersExcludeEachOther(t *testing.T) {
+	for name, hurt := range map[string]func(*nodes){
+		"all nodes": func(*nodes) {},
+		"one gone":  func(ns *nodes) { ns.kill(1) },
+		"one frozen": func(ns *nodes) {
+			ns.servers[1].Freeze()
+			ns.t.Cleanup(ns.servers[1].Thaw)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const managers, callers, rounds = 3, 4, 8
+			ns := startNodes(t, 3)
+			var all []*redislock.LockManager
+			for range managers {
+				all = append(all, ns.manager())
+			}
+			hurt(ns)
+			var inside atomic.Int32
+			var last atomic.Int64
+			var wg sync.WaitGroup
+			for _, m := range all {
+				for range callers {
+					wg.Go(func() {
+						for range rounds {
+							l := m.Lock(ctx, "key", 10*time.Second)
+							r := l.Wait()
+							if r.Err != nil {
+								t.Error(r.Err)
+								return
+							}
+							if inside.Add(1) != 1 {
+								t.Error("two holders at once")
+							}
+							if last.Swap(r.Token) >= r.Token {
+								t.Error("token does not rise")
+							}
+							inside.Add(-1)
+							if err := l.Unlock(); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+			}
+			wg.Wait()
+			if name == "one frozen" {
+				ns.servers[1].Thaw()
+			}
+			eventually(t, "nothing is left", func() bool {
+				for i, c := range ns.direct {
+					if !ns.gone[i] && c.Exists(ctx, "key").Val() != 0 {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
+}
+
+// A process that takes the lock again and again does not keep others from it.
+func TestQuorumNobodyStarves(t *testing.T) {
+	ns := startNodes(t, 3)
+	greedy, modest := ns.manager(), ns.manager()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for !stop.Load() {
+				l := greedy.Lock(ctx, "key", time.Minute)
+				if r := l.Wait(); r.Err != nil {
+					t.Error(r.Err)
+				} else if err := l.Unlock(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 10 {
+		serve(t, modest.Lock(ctx, "key", time.Minute))
+	}
+	stop.Store(true)
+	wg.Wait()
+}
+
+// Tokens rise over the restart of each node in turn, without its keys, and over the
+// loss of all.
+func TestQuorumTokensRiseOverRestarts(t *testing.T) {
+	ns := startNodes(t, 3)
+	var last int64
+	rises := func() {
+		t.Helper()
+		for range 3 { // a manager that knows nothing of the others
+			l := acquire(t, ns.manager(), "key", time.Minute)
+			require.Greater(t, l.Token(), last)
+			last = l.Token()
+			require.NoError(t, l.Unlock())
+		}
+	}
+	rises()
+	for _, s := range ns.servers {
+		s.Kill()
+		rises()
+		s.Run()
+		rises()
+	}
+	for _, c := range ns.direct {
+		require.NoError(t, c.FlushAll(ctx).Err())
+	}
+	rises()
+}
+
+// Nodes that do not agree on a token are brought to agree: the next holder, by
+// whatever majority, has a higher one.
+func TestQuorumTokenIsConfirmed(t *testing.T) {
+	ns := startNodes(t, 5)
+	far := time.Now().Add(time.Hour).UnixMicro()
+	for i, ahead := range []int64{0, 1, 2, 3, 4} {
+		require.NoError(t, ns.direct[i].Set(ctx, redislock.FenceKey, far+ahead, 0).Err())
+	}
+	var last int64
+	for i := range 10 {
+		m := ns.manager()
+		// Two other nodes are behind each time, and say yes to whatever they are asked.
+		for _, node := range []int{i % 5, (i + 1) % 5} {
+			ns.set("key", "foreign", time.Minute, node)
+		}
+		l := acquire(t, m, "key", time.Minute)
+		require.Greater(t, l.Token(), last)
+		require.Greater(t, l.Token(), far)
+		last = l.Token()
+		atLeast := 0
+		for _, c := range ns.direct {
+			if n, err := c.Get(ctx, redislock.FenceKey).Int64(); err == nil && n >= last {
+				atLeast++
+			}
+		}
+		require.GreaterOrEqual(t, atLeast, 3, "nodes that have the token")
+		require.NoError(t, l.Unlock())
+		for _, c := range ns.direct {
+			require.NoError(t, c.Del(ctx, "key").Err())
+		}
+	}
+}
+
+// Without the guard a node that was restarted empty helps a second holder to a
+// majority; with it, it does not vote until the first one's lease is over.
+func TestQuorumRestartGuard(t *testing.T) {
+	const longest = 2 * time.Second
+	ns := startNodes(t, 3)
+	guarded := ns.manager(redislock.WithRestartGuard(longest))
+	_, err := guarded.TryLock(ctx, "key", longest)
+	require.ErrorContains(t, err, "0 of 3 nodes answered")
+	require.ErrorContains(t, err, "no vote before 2s")
+	for _, c := range ns.direct {
+		require.Zero(t, c.Exists(ctx, "key").Val())
+	}
+	eventually(t, "the nodes are old enough", func() bool {
+		l, err := guarded.TryLock(ctx, "key", longest)
+		return err == nil && l.Unlock() == nil
+	})
+
+	open := ns.manager()
+	ns.kill(2)
+	for _, restarted := range []struct {
+		other *redislock.LockManager
+		gets  bool
+	}{{guarded, false}, {open, true}} {
+		l := acquire(t, guarded, "key", longest)
+		eventually(t, "both have it", func() bool { return ns.holders("key", l.Value()) == 2 })
+		ns.servers[0].Kill()
+		ns.servers[0].Run()
+		other, err := restarted.other.TryLock(ctx, "key", longest)
+		require.Error(t, err, "the other live node has it")
+		// Then that one is gone, and the one that had no vote is back, empty.
+		ns.servers[1].Kill()
+		ns.servers[1].Run()
+		other, err = restarted.other.TryLock(ctx, "key", longest)
+		require.Equal(t, restarted.gets, err == nil, "%v", err)
+		if err == nil {
+			require.Greater(t, other.Token(), l.Token())
+			require.NoError(t, other.Unlock())
+		}
+		_ = l.Unlock()
+		if !restarted.gets {
+			eventually(t, "the nodes are old enough again", func() bool {
+				l, err := guarded.TryLock(ctx, "key", longest)
+				return err == nil && l.Unlock() == nil
+			})
+		}
+	}
+}
+
+// What a release costs the servers while many managers wait for the key, and what
+// waiting itself costs.
+func TestQuorumWaitersAreNoHerd(t *testing.T) {
+	const managers, releases = 8, 8
+	ns := startNodes(t, 3)
+	commands := func() (n int64) {
+		for i, s := range ns.servers {
+			n += s.Stat(ns.direct[i], "total_commands_processed")
+		}
+		return n
+	}
+	holder := acquire(t, ns.manager(), "key", time.Minute)
+	var all []*redislock.LockManager
+	locks := make(chan *redislock.Lock, managers)
+	for range managers {
+		m := ns.manager()
+		all = append(all, m)
+		l := m.Lock(ctx, "key", time.Minute)
+		go func() {
+			if r := l.Wait(); r.Err != nil {
+				t.Error(r.Err)
+			}
+			locks <- l
+		}()
+	}
+	for _, m := range all {
+		eventually(t, "all hear events", func() bool { return m.Hears("key") == 3 })
+	}
+	before, began := commands(), time.Now()
+	time.Sleep(2 * time.Second) // what is measured is what nobody announces
+	idle := float64(commands()-before-9) / time.Since(began).Seconds()
+	require.Less(t, idle, float64(managers*3*8), "commands a second while %d managers wait", managers)
+
+	before = commands()
+	for range releases {
+		require.NoError(t, holder.Unlock())
+		holder = <-locks
+	}
+	t.Logf("%d managers wait: %.0f commands a second on 3 nodes", managers, idle)
+	each := float64(commands()-before) / releases
+	t.Logf("a release and the next acquisition: %.0f commands", each)
+	require.Less(t, each, float64(40+managers*3*5*3/2), "each manager votes about once")
+	require.NoError(t, holder.Unlock())
+}
