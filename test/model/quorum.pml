@@ -12,19 +12,29 @@
  *   TTL=2          the lease, in ticks; a tick may come at any time
  *   TICKS=0        no more ticks than that; 0: no limit
  *   HIGH=2         the fences begin anywhere from 0 to this
+ *   RISEN=n        that many begin at HIGH, and the others at 0
  *   PROPOSE=0      a contender proposes the token 0 or this
  *   RENEW          holders extend their lease
  *   REPEATS=0      votes that are sent again; the first may still arrive
+ *   STRAYS=0       releases that arrive after the contender gave up on them
+ *   SAMEVALUE=0    times that a contender votes again with the same value
  *   CRASHES=0      nodes that come back empty, key and fence lost
  *   NOGUARD        ... and vote at once
  *   LATEGUARD      ... and take votes at once, which do not count until the guard is over
  *   DELETES=0      keys that are lost between the two rounds
- *   CLOCKS         tokens are no less than the node's clock, which
- *   SKEW=0         ticks two of them may differ
+ *   CLOCKS         tokens follow the nodes' clocks,
+ *   LAG=0          ticks behind at most
+ *   SKEW=0         ticks that some clocks are ahead of others
+ *   OLDFENCE       a crash leaves an old fence
+ *   NOTOKENS       exclusion alone
  *   ONEMANAGER     all contenders are of one manager
  *   PROMPT         answers take no time
  *   NOGHOSTS       votes do not arrive later than the release
- *   LIVE           only so much may happen that somebody has to win, see below
+ *   SORT           nodes that have changed places are the same: fewer states
+ *   LIVE           contenders that fail try again, contender 0 up to
+ *   ATTEMPTS=2     times; answers come within the tick; nobody gives up too soon
+ *   DOWN           of LIVE: node N-1 may answer no more
+ *   DIES           of LIVE: contender 0 may die
  *   BREAK_...      deliberate errors
  */
 
@@ -49,11 +59,20 @@
 #ifndef REPEATS
 #define REPEATS 0
 #endif
+#ifndef STRAYS
+#define STRAYS 0
+#endif
+#ifndef SAMEVALUE
+#define SAMEVALUE 0
+#endif
 #ifndef CRASHES
 #define CRASHES 0
 #endif
 #ifndef DELETES
 #define DELETES 0
+#endif
+#ifndef LAG
+#define LAG 0
 #endif
 #ifndef SKEW
 #define SKEW 0
@@ -62,6 +81,9 @@
 #define MAJORITY	(N/2)
 #else
 #define MAJORITY	(N/2+1)
+#endif
+#ifndef ATTEMPTS
+#define ATTEMPTS 2
 #endif
 #define RATE		8	/* tokens in a tick of the clock: more than are ever drawn */
 
@@ -72,7 +94,7 @@ byte pttl[N];		/* ticks left of the lease */
 byte fence[N];
 byte guard[N];		/* ticks until its answers count again */
 #ifdef CLOCKS
-byte now = 1;
+byte now = LAG;
 byte ahead[N];		/* of the slowest clock */
 #endif
 
@@ -110,7 +132,18 @@ byte req[C*N];		/* what follows: confirm, extend or release, by the state of the
 bit  again[C*N];	/* an earlier copy of the vote is still under way */
 
 byte top;		/* the token of the last success that was returned */
-byte repeats = REPEATS, crashes = CRASHES, deletes = DELETES;
+bit  stray[C*N];	/* a release that was given up on is still under way */
+
+byte repeats = REPEATS, crashes = CRASHES, deletes = DELETES, strays = STRAYS, anew = SAMEVALUE;
+
+#ifdef LIVE
+byte attempts = ATTEMPTS;
+bit  rest[C];		/* failed, and waits before the next attempt: a tick */
+bit  down;		/* node N-1 */
+#define reachable(n)	((n) < N-1 || !down)
+#else
+#define reachable(n)	1
+#endif
 
 /* Scratch, dead between steps. */
 hidden byte q, x, y, t, m;
@@ -122,10 +155,19 @@ hidden int wt[N], z;
 
 inline draw(c, n)
 {
+#ifdef NOTOKENS
+	fence[n] = 1
+#else
 	fence[n]++;
-	if :: fence[n] < prop[c] -> fence[n] = prop[c] :: else fi;
 #ifdef CLOCKS
-	if :: fence[n] < RATE*(now + ahead[n]) -> fence[n] = RATE*(now + ahead[n]) :: else fi
+#ifdef BREAK_LOSTFENCE
+	t = RATE*(now + ahead[n] - LAG);
+#else
+	t = RATE*(now + ahead[n] - (fence[n] == 1 -> 0 : LAG));	/* none: it was lost */
+#endif
+	if :: fence[n] < t -> fence[n] = t :: else fi;
+#endif
+	if :: fence[n] < prop[c] -> fence[n] = prop[c] :: else fi
 #endif
 }
 
@@ -211,9 +253,11 @@ inline leave(c)	/* releases on all nodes */
 #endif
 		tok[q] = 0;
 		if :: vote[q] != SENT -> vote[q] = 0 :: else fi
-	}
+	};
 #ifdef BREAK_RELEASESOME
 	left(c)
+#else
+	skip
 #endif
 }
 
@@ -264,13 +308,25 @@ inline decide(c)	/* a majority said yes: x votes, the highest token is t, y of t
 				skip
 #endif
 			fi;
-			tok[q] = 0;
-			if :: vote[q] != SENT -> vote[q] = 0 :: else fi
+			if :: vote[q] == COUNTED -> tok[q] = 0; vote[q] = 0 :: else fi
 		}
 	fi
 }
 
 inline voted(s, c)	/* a yes arrives */
+{
+	if
+	:: st[c] == CONFIRMING ->	/* late, but one more to confirm, or already as high */
+		x = tok[s]; vote[s] = 0; tok[s] = 0;
+		if
+		:: x < mine[c] -> req[s] = SENT
+		:: else -> answered(s, c)
+		fi
+	:: else -> counted(s, c)
+	fi
+}
+
+inline counted(s, c)
 {
 	vote[s] = COUNTED;
 	x = 0; y = 0; t = 0;
@@ -353,13 +409,22 @@ inline time()
 #endif
 	}
 #ifdef CLOCKS
-	now++
+	now++;
 #endif
+#ifdef LIVE
+	for (q : 0 .. C-1) { rest[q] = 0 };
+#endif
+	skip
 }
 
 inline crash(n)
 {
-	key[n] = 0; pttl[n] = 0; fence[n] = 0;
+	key[n] = 0; pttl[n] = 0;
+#ifdef OLDFENCE
+	if :: fence[n] > 2 -> fence[n] = 2 :: else fi;
+#else
+	fence[n] = 0;
+#endif
 #ifndef NOGUARD
 	guard[n] = TTL
 #endif
@@ -371,9 +436,9 @@ inline crash(n)
 
 inline weigh(n)
 {
-	wt[n] = (((key[n]*4 + pttl[n])*32 + fence[n])*4 + guard[n]);
+	wt[n] = (((key[n]*4 + pttl[n])*128 + fence[n])*4 + guard[n]);
 	for (q : 0 .. C-1) {
-		wt[n] = ((wt[n]*4 + vote[q*N+n])*4 + req[q*N+n])*2 + again[q*N+n]
+		wt[n] = ((wt[n]*4 + vote[q*N+n])*4 + req[q*N+n])*2 + (again[q*N+n] || stray[q*N+n])
 	}
 }
 
@@ -388,7 +453,7 @@ inline order(a, b)
 #endif
 		for (q : 0 .. C-1) {
 			swap(vote[q*N+a], vote[q*N+b]); swap(tok[q*N+a], tok[q*N+b]);
-			swap(req[q*N+a], req[q*N+b]); swap(again[q*N+a], again[q*N+b])
+			swap(req[q*N+a], req[q*N+b]); swap(again[q*N+a], again[q*N+b]); swap(stray[q*N+a], stray[q*N+b])
 		}
 	:: else
 	fi
@@ -419,26 +484,67 @@ inline sort()
 inline believes(c)
 {
 	for (m : 0 .. C-1) { assert(m == c || !holds(m)) };	/* exclusion */
+#ifdef NOTOKENS
+	top = 0;
+#endif
 	assert(mine[c] >= top)	/* nobody was given the lock since */
 }
 
 /* c has been told by all nodes that it is released. */
 inline nothingLeft(c)
 {
-	for (m : 0 .. N-1) { assert(key[m] != c+1) };
+	for (m : 0 .. N-1) { assert(key[m] != c+1 || stray[c*N+m]) };
 	skip
 }
 
 /* --- who acts --- */
 
+#ifdef LIVE
+#define FOREVER	9
+#ifdef BREAK_WAITALL
+#define open(s, n)	(vote[s] == SENT || vote[s] == YES || req[s] == SENT || req[s] == YES)
+#else
+#define open(s, n)	(((vote[s] == SENT || req[s] == SENT) && reachable(n)) || vote[s] == YES || req[s] == YES)
+#endif
+/* Nothing that may still be answered; and that was not enough. */
+#define unanswered(c)	!(open(c*N, 0) || open(c*N+1, 1) || open(c*N+2, 2))
+#define hopeless(c)	((st[c] == VOTING || st[c] == CONFIRMING) && (valid[c] == 0 || unanswered(c)))
+
+inline forget(c)
+{
+	st[c] = GONE;
+	for (q : c*N .. c*N+N-1) { req[q] = 0; vote[q] = 0 };
+	skip
+}
+#endif
+
 proctype User(byte c)
 {
 end:	do
 	:: d_step { st[c] == IDLE && (c == 0 || st[c-1] != IDLE) -> printf("%d votes\n", c); begin(c, 0); sort() }
+#ifdef CLOCKS
+	:: d_step { st[c] == IDLE && (c == 0 || st[c-1] != IDLE) -> printf("%d votes, and knows the clocks\n", c); begin(c, RATE*(now+SKEW)); sort() }
+#endif
 #if PROPOSE > 0
 	:: d_step { st[c] == IDLE && (c == 0 || st[c-1] != IDLE) -> printf("%d votes, proposes\n", c); begin(c, PROPOSE); sort() }
 #endif
+#if SAMEVALUE > 0
+	:: d_step { st[c] == GONE && anew > 0 -> printf("%d votes anew\n", c); anew--; begin(c, 0); sort() }
+#endif
+#ifndef LIVE
 	:: d_step { st[c] == VOTING || st[c] == CONFIRMING || st[c] == HELD -> printf("%d gives up, or releases\n", c); leave(c); sort() }
+#else
+	:: d_step { hopeless(c) -> printf("%d fails\n", c); rest[c] = 1; leave(c) }
+	:: d_step { st[c] == HELD -> printf("%d releases\n", c); leave(c) }
+	:: d_step { st[c] == LEAVING && unanswered(c) -> printf("%d: no answer to its release\n", c); forget(c) }
+	:: d_step { st[c] == GONE && !rest[c] && (c > 0 || attempts > 1) -> printf("%d votes anew\n", c);
+			if :: c == 0 && attempts < FOREVER -> attempts-- :: else fi;
+			begin(c, 0)
+		}
+#ifdef DIES
+	:: d_step { c == 0 && st[c] != IDLE && st[c] != GONE -> printf("%d dies\n", c); attempts = 0; leave(c); forget(c) }
+#endif
+#endif
 #ifdef RENEW
 	:: d_step { holds(c) && !extending[c] -> printf("%d extends\n", c);
 			extending[c] = 1; xvalid[c] = TTL;
@@ -451,17 +557,19 @@ end:	do
 }
 
 #if defined(LATEGUARD) || defined(BREAK_GUARDVOTES)
-#define votes(n)	1
+#define votes(n)	reachable(n)
 #else
-#define votes(n)	(guard[n] == 0)
+#define votes(n)	(reachable(n) && guard[n] == 0)
 #endif
+
+#define awaits(c)	(st[c] == VOTING || st[c] == CONFIRMING)
 
 /* Carries the requests of contender c to node n. */
 proctype Wire(byte s; byte c; byte n)
 {
 end:	do
 	:: d_step { vote[s] == SENT && votes(n) -> execVote(s, c, n);
-			vote[s] = (x > 0 && st[c] == VOTING -> YES : 0);
+			vote[s] = (x > 0 && awaits(c) -> YES : 0);
 			tok[s] = (vote[s] == YES -> x : 0);
 			printf("node %d: vote for %d, token %d\n", n, c, x);
 #ifdef PROMPT
@@ -470,7 +578,7 @@ end:	do
 			sort()
 		}
 	:: d_step { vote[s] == YES -> printf("%d: the vote of node %d arrives\n", c, n); voted(s, c); sort() }
-	:: d_step { req[s] == SENT -> printf("node %d: request of %d in state %d (2 confirm, 3 extend, 4 release)\n", n, c, st[c]);
+	:: d_step { req[s] == SENT && reachable(n) -> printf("node %d: request of %d in state %d (2 confirm, 3 extend, 4 release)\n", n, c, st[c]);
 			execRequest(s, c, n);
 #ifdef PROMPT
 			if :: req[s] == YES -> answered(s, c) :: else fi;
@@ -483,6 +591,16 @@ end:	do
 			repeats--; again[s] = (vote[s] == SENT); vote[s] = SENT; tok[s] = 0; sort()
 		}
 	:: d_step { again[s] && votes(n) -> printf("node %d: the first vote for %d arrives\n", n, c); execVote(s, c, n); again[s] = 0; sort() }
+#endif
+#if STRAYS > 0
+	:: d_step { req[s] == SENT && st[c] == LEAVING && strays > 0 && !stray[s] -> printf("%d gives up on its release at node %d\n", c, n);
+			strays--; stray[s] = 1; req[s] = 0; left(c); sort()
+		}
+	:: d_step { stray[s] -> printf("node %d: a late release of %d\n", n, c);
+			stray[s] = 0;
+			if :: key[n] == c+1 -> key[n] = 0; pttl[n] = 0 :: else fi;
+			sort()
+		}
 #endif
 #if DELETES > 0
 	:: d_step { deletes > 0 && st[c] == CONFIRMING && req[s] == SENT && key[n] == c+1 -> printf("node %d loses the key\n", n);
@@ -501,12 +619,26 @@ end:	do
 }
 #endif
 
+#ifdef DOWN
+proctype Outage()
+{
+	if
+	:: down = 1
+	:: true
+	fi
+}
+#endif
+
 proctype Clock()
 {
 #if TICKS > 0
 	byte ticks = TICKS;
 end:	do
 	:: d_step { ticks > 0 -> ticks--; printf("tick\n"); time(); sort() }
+	od
+#elif defined(LIVE)
+end:	do
+	:: atomic { timeout -> d_step { printf("tick\n"); time() } }
 	od
 #else
 end:	do
@@ -518,8 +650,11 @@ end:	do
 init {
 	byte c, n;
 	atomic {
-		/* Which node is which makes no difference, so the highest fence comes
-		 * first; nor does what is added to all, so the last one is 0. */
+		/* Which node is which makes no difference, so those whose fence, or clock,
+		 * is ahead come first. Nor does what is added to all: the last has 0. */
+#ifdef RISEN
+		for (n : 0 .. RISEN-1) { fence[n] = HIGH }
+#else
 		fence[0] = HIGH;
 		for (n : 0 .. N-2) {
 			do
@@ -528,12 +663,14 @@ init {
 			od;
 			if :: n < N-2 -> fence[n+1] = fence[n] :: else fi
 		}
-#ifdef CLOCKS
-		for (n : 0 .. N-1) {
-			do
-			:: ahead[n] < SKEW -> ahead[n]++
-			:: break
-			od
+#endif
+#if SKEW > 0
+		ahead[0] = SKEW;
+		for (n : 1 .. N-2) {
+			if
+			:: ahead[n-1] > 0 -> ahead[n] = SKEW
+			:: true -> break
+			fi
 		}
 #endif
 		for (c : 0 .. C-1) {
@@ -544,6 +681,14 @@ init {
 		for (n : 0 .. N-1) { run Crashes(n) }
 #endif
 		run Clock();
+#ifdef DOWN
+		run Outage();
+#endif
 		c = 0; n = 0
 	}
 }
+
+#ifdef LIVE
+/* Who goes on trying gets it once. */
+ltl live { <> (st[1] == HELD) }
+#endif
