@@ -19,7 +19,7 @@
  *   STRAYS=0       releases that arrive after the contender gave up on them
  *   SAMEVALUE=0    times that a contender votes again with the same value
  *   CRASHES=0      nodes that come back empty, key and fence lost
- *   NOGUARD        ... and vote at once
+ *   RESTART=TTL    ticks before they vote again: less is without the guard
  *   LATEGUARD      ... and take votes at once, which do not count until the guard is over
  *   DELETES=0      keys that are lost between the two rounds
  *   CLOCKS         tokens follow the nodes' clocks,
@@ -27,6 +27,8 @@
  *   SKEW=0         ticks that some clocks are ahead of others
  *   OLDFENCE       a crash leaves an old fence
  *   NOTOKENS       exclusion alone
+ *   BEGUN          tokens alone, and of those who began after the other returned
+ *   NORELEASE      nobody gives up or releases, all leases run out
  *   ONEMANAGER     all contenders are of one manager
  *   PROMPT         answers take no time
  *   NOGHOSTS       votes do not arrive later than the release
@@ -68,6 +70,9 @@
 #ifndef CRASHES
 #define CRASHES 0
 #endif
+#ifndef RESTART
+#define RESTART TTL
+#endif
 #ifndef DELETES
 #define DELETES 0
 #endif
@@ -94,7 +99,8 @@ byte pttl[N];		/* ticks left of the lease */
 byte fence[N];
 byte guard[N];		/* ticks until its answers count again */
 #ifdef CLOCKS
-byte now = LAG;
+#define OLD	1	/* a fence, of long ago */
+byte now = LAG+1;
 byte ahead[N];		/* of the slowest clock */
 #endif
 
@@ -131,7 +137,10 @@ byte tok[C*N];		/* the token in its answer */
 byte req[C*N];		/* what follows: confirm, extend or release, by the state of the contender */
 bit  again[C*N];	/* an earlier copy of the vote is still under way */
 
-byte top;		/* the token of the last success that was returned */
+byte top;		/* the highest token that was returned */
+#ifdef BEGUN
+byte seen[C];		/* what it was when the contender began */
+#endif
 bit  stray[C*N];	/* a release that was given up on is still under way */
 
 byte repeats = REPEATS, crashes = CRASHES, deletes = DELETES, strays = STRAYS, anew = SAMEVALUE;
@@ -275,8 +284,12 @@ inline succeed(c)
 	:: else ->
 		st[c] = HELD;
 		believes(c);
+#ifdef BEGUN
+		if :: mine[c] > top -> top = mine[c] :: else fi
+#elif !defined(NOTOKENS)
 		assert(mine[c] > top);	/* tokens rise */
 		top = mine[c]
+#endif
 	fi
 }
 
@@ -316,11 +329,17 @@ inline decide(c)	/* a majority said yes: x votes, the highest token is t, y of t
 inline voted(s, c)	/* a yes arrives */
 {
 	if
-	:: st[c] == CONFIRMING ->	/* late, but one more to confirm, or already as high */
+	:: st[c] == CONFIRMING ->	/* late, but one more that may confirm */
 		x = tok[s]; vote[s] = 0; tok[s] = 0;
 		if
 		:: x < mine[c] -> req[s] = SENT
-		:: else -> answered(s, c)
+		:: x == mine[c] -> answered(s, c)
+		:: else ->
+#ifdef BREAK_LATEHIGHER
+			answered(s, c)
+#else
+			skip
+#endif
 		fi
 	:: else -> counted(s, c)
 	fi
@@ -385,6 +404,9 @@ inline stopExtending(c)
 inline begin(c, p)
 {
 	st[c] = VOTING; valid[c] = TTL; prop[c] = p;
+#ifdef BEGUN
+	seen[c] = top;
+#endif
 #ifdef ONEMANAGER
 	prop[c] = top+1;
 #endif
@@ -421,13 +443,11 @@ inline crash(n)
 {
 	key[n] = 0; pttl[n] = 0;
 #ifdef OLDFENCE
-	if :: fence[n] > 2 -> fence[n] = 2 :: else fi;
+	fence[n] = OLD;
 #else
 	fence[n] = 0;
 #endif
-#ifndef NOGUARD
-	guard[n] = TTL
-#endif
+	guard[n] = RESTART
 }
 
 #ifdef SORT
@@ -483,11 +503,12 @@ inline sort()
 /* c has been given the lock with its token, or has more time. */
 inline believes(c)
 {
+#ifdef BEGUN
+	assert(mine[c] > seen[c])
+#else
 	for (m : 0 .. C-1) { assert(m == c || !holds(m)) };	/* exclusion */
-#ifdef NOTOKENS
-	top = 0;
-#endif
 	assert(mine[c] >= top)	/* nobody was given the lock since */
+#endif
 }
 
 /* c has been told by all nodes that it is released. */
@@ -531,7 +552,8 @@ end:	do
 #if SAMEVALUE > 0
 	:: d_step { st[c] == GONE && anew > 0 -> printf("%d votes anew\n", c); anew--; begin(c, 0); sort() }
 #endif
-#ifndef LIVE
+#ifdef NORELEASE
+#elif !defined(LIVE)
 	:: d_step { st[c] == VOTING || st[c] == CONFIRMING || st[c] == HELD -> printf("%d gives up, or releases\n", c); leave(c); sort() }
 #else
 	:: d_step { hopeless(c) -> printf("%d fails\n", c); rest[c] = 1; leave(c) }
@@ -663,6 +685,9 @@ init {
 			od;
 			if :: n < N-2 -> fence[n+1] = fence[n] :: else fi
 		}
+#endif
+#ifdef CLOCKS
+		for (n : 0 .. N-1) { fence[n] = OLD };
 #endif
 #if SKEW > 0
 		ahead[0] = SKEW;
