@@ -11,21 +11,22 @@
  *   C=2            contenders, one acquisition each
  *   TTL=2          the lease, in ticks; a tick may come at any time
  *   TICKS=0        no more ticks than that; 0: no limit
- *   HIGH=2         the fences begin anywhere from 0 to this
- *   RISEN=n        that many begin at HIGH, and the others at 0
+ *   HIGH=2         the highest fence to begin with
+ *   RISEN=n        that many begin at HIGH, and the others at 0; without it they
+ *                  begin anywhere from 0 to HIGH
  *   PROPOSE=0      a contender proposes the token 0 or this
  *   RENEW          holders extend their lease
  *   REPEATS=0      votes that are sent again; the first may still arrive
  *   STRAYS=0       releases that arrive after the contender gave up on them
  *   SAMEVALUE=0    times that a contender votes again with the same value
  *   CRASHES=0      nodes that come back empty, key and fence lost
+ *   OLDFENCE       ... or with an old fence
  *   RESTART=TTL    ticks before they vote again: less is without the guard
- *   LATEGUARD      ... and take votes at once, which do not count until the guard is over
+ *   LATEGUARD      until then it is the client that does not count them
  *   DELETES=0      keys that are lost between the two rounds
- *   CLOCKS         tokens follow the nodes' clocks,
- *   LAG=0          ticks behind at most
+ *   CLOCKS         tokens are at most LAG ticks behind the node's clock
+ *   LAG=0
  *   SKEW=0         ticks that some clocks are ahead of others
- *   OLDFENCE       a crash leaves an old fence
  *   NOTOKENS       exclusion alone
  *   BEGUN          tokens alone, and of those who began after the other returned
  *   NORELEASE      nobody gives up or releases, all leases run out
@@ -33,10 +34,11 @@
  *   PROMPT         answers take no time
  *   NOGHOSTS       votes do not arrive later than the release
  *   SORT           nodes that have changed places are the same: fewer states
- *   LIVE           contenders that fail try again, contender 0 up to
- *   ATTEMPTS=2     times; answers come within the tick; nobody gives up too soon
- *   DOWN           of LIVE: node N-1 may answer no more
- *   DIES           of LIVE: contender 0 may die
+ *   LIVE           as an LTL formula: somebody gets the lock. Three nodes, whose
+ *                  answers come within the tick; who fails tries again after it,
+ *   ATTEMPTS=2     contender 0 so many times in all, 9: for ever
+ *   DOWN           node N-1 may answer no more
+ *   DIES           contender 0 may die
  *   BREAK_...      deliberate errors
  */
 
@@ -172,7 +174,7 @@ inline draw(c, n)
 #ifdef BREAK_LOSTFENCE
 	t = RATE*(now + ahead[n] - LAG);
 #else
-	t = RATE*(now + ahead[n] - (fence[n] == 1 -> 0 : LAG));	/* none: it was lost */
+	t = RATE*(now + ahead[n] - (fence[n] == 1 -> 0 : LAG));	/* 1: there was none, so one may have been lost */
 #endif
 	if :: fence[n] < t -> fence[n] = t :: else fi;
 #endif
@@ -293,12 +295,12 @@ inline succeed(c)
 	fi
 }
 
-inline decide(c)	/* a majority said yes: x votes, the highest token is t, y of them have it */
+inline decide(c)	/* x nodes said yes, a majority. The highest token is t, and y of them have it */
 {
 	mine[c] = t;
 #ifdef ONEMANAGER
 #ifndef BREAK_RETURNED
-	if :: t <= top -> mine[c] = top+1; y = 0 :: else fi;
+	if :: t <= top -> mine[c] = top+1; y = 0 :: else fi;	/* it knows what it has returned */
 #endif
 #endif
 #ifdef BREAK_ONEROUND
@@ -674,7 +676,10 @@ init {
 	atomic {
 		/* Which node is which makes no difference, so those whose fence, or clock,
 		 * is ahead come first. Nor does what is added to all: the last has 0. */
-#ifdef RISEN
+#if defined(NOTOKENS)
+#elif defined(CLOCKS)
+		for (n : 0 .. N-1) { fence[n] = OLD }
+#elif defined(RISEN)
 		for (n : 0 .. RISEN-1) { fence[n] = HIGH }
 #else
 		fence[0] = HIGH;
@@ -685,9 +690,6 @@ init {
 			od;
 			if :: n < N-2 -> fence[n+1] = fence[n] :: else fi
 		}
-#endif
-#ifdef CLOCKS
-		for (n : 0 .. N-1) { fence[n] = OLD };
 #endif
 #if SKEW > 0
 		ahead[0] = SKEW;
