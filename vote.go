@@ -150,7 +150,13 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	if l.state == lost || v.lost {
 		st.wipe = true // of no more use to anybody
 	}
-	if v.agreed && !v.decided {
+	switch a := &v.answers[o.node]; {
+	case !v.agreed || v.decided:
+	case a.verdict == yes && a.token > v.token:
+		// If a key was lost since the majority agreed, another may have had the lock
+		// with a token from in between.
+		a.verdict, a.err = none, errLateVote
+	default:
 		m.confirmToken(v, o.node)
 	}
 	m.count(v, now)
