@@ -44,6 +44,7 @@ var (
 	errLate       = errors.New("the lease had run out when the grant arrived")
 	errCluster    = errors.New("the server is part of a Redis Cluster: NewLockManager needs a redis.ClusterClient")
 	errGhost      = errors.New("an earlier release of the same owner value may still arrive")
+	errLateVote   = errors.New("voted after the majority, for a higher token")
 	errTakenAway  = errors.New("the key is gone or has another owner")
 )
 

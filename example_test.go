@@ -159,10 +159,10 @@ func ExampleWithAutoRenew() {
 
 	// A short TTL, so that others need not wait long should this process die; and
 	// no more than an hour, should it get stuck.
-	lock := manager.Lock(context.Background(), "leader", 100*time.Millisecond, redislock.WithAutoRenew(time.Hour))
+	lock := manager.Lock(context.Background(), "leader", 300*time.Millisecond, redislock.WithAutoRenew(time.Hour))
 	defer lock.Unlock()
 	lock.Wait()
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	fmt.Println(lock.Err())
 	// Output: <nil>
 }

@@ -1,11 +1,14 @@
 package redislock_test
 
 import (
+	"context"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
@@ -169,6 +172,40 @@ func TestQuorumTokenIsConfirmed(t *testing.T) {
 			require.NoError(t, c.Del(ctx, "key").Err())
 		}
 	}
+}
+
+// Where the nodes cannot be brought to agree, the lock is not had.
+func TestQuorumTokenThatCannotBeConfirmed(t *testing.T) {
+	ns := startNodes(t, 3)
+	far := time.Now().Add(time.Hour).UnixMicro()
+	for i, c := range ns.direct {
+		require.NoError(t, c.Set(ctx, redislock.FenceKey, far+int64(i), 0).Err())
+	}
+	text := redislock.ScriptText("confirm.lua")
+	var confirms atomic.Int32
+	clients := ns.clients()
+	for _, c := range clients {
+		c.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			for _, cmd := range cmds {
+				if cmd.Args()[1] == text {
+					confirms.Add(1)
+					cmd.SetErr(io.EOF)
+					return io.EOF
+				}
+			}
+			return next(ctx, cmds)
+		}))
+	}
+	l := acquire(t, newQuorum(t, clients), "key", time.Minute)
+	require.Positive(t, confirms.Load())
+	agreed := 0
+	for _, c := range ns.direct {
+		if n, err := c.Get(ctx, redislock.FenceKey).Int64(); err == nil && n >= l.Token() {
+			agreed++
+		}
+	}
+	require.GreaterOrEqual(t, agreed, 2, "nodes that have the token %d", l.Token())
+	require.NoError(t, l.Unlock())
 }
 
 // Without the guard a node that was restarted empty helps a second holder to a

@@ -349,7 +349,7 @@ func TestQuorumReleaseReachesANodeThatWasFrozen(t *testing.T) {
 // meanwhile.
 func TestQuorumNothingPilesUpForANodeThatHangs(t *testing.T) {
 	ns := startNodes(t, 3)
-	m := newQuorum(t, ns.clients(func(_ int, o *redis.Options) { o.ReadTimeout = time.Minute }))
+	m := newQuorum(t, ns.clients(func(_ int, o *redis.Options) { o.ReadTimeout = 8 * time.Second }))
 	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock())
 	ns.servers[2].Freeze()
 	l := acquire(t, m, "key", time.Minute)

@@ -16,6 +16,7 @@ type vote struct {
 	agreed  bool      // a majority has, and is to confirm the token
 	lost    bool      // no majority can agree any more
 	decided bool
+	again   bool     // nodes that are missing have been asked again, or will be
 	answers []answer // by node
 	timer   *time.Timer
 
@@ -52,6 +53,9 @@ const (
 	minQuorumTTL = 5 * time.Millisecond
 
 	maxVoteTimeout = 250 * time.Millisecond
+
+	// reinforceAfter is when nodes that are missing are asked again.
+	reinforceAfter = 50 * time.Millisecond
 
 	// maxPatience is how long a vote waits, within a tenth of the lease, where too few
 	// have answered to make a majority: to give up sooner would help nobody.
@@ -146,10 +150,19 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	if l.state == lost || v.lost {
 		st.wipe = true // of no more use to anybody
 	}
-	if v.agreed && !v.decided {
+	switch a := &v.answers[o.node]; {
+	case !v.agreed || v.decided:
+	case a.verdict == yes && a.token > v.token:
+		// If a key was lost since the majority agreed, another may have had the lock
+		// with a token from in between.
+		a.verdict, a.err = none, errLateVote
+	default:
 		m.confirmToken(v, o.node)
 	}
 	m.count(v, now)
+	if l.state == held {
+		m.reinforce(v)
+	}
 }
 
 // count decides the vote for a lock if that can be done.
@@ -189,6 +202,32 @@ func (m *LockManager) count(v *vote, now time.Time) {
 		v.timer.Stop()
 		m.outvoted(v, now)
 	}
+}
+
+// reinforce has the nodes asked once more that have not voted for a lock which is
+// held: one of the others may be lost later. A node that said no may have had a
+// value that was about to be released.
+func (m *LockManager) reinforce(v *vote) {
+	missing := false
+	for _, a := range v.answers {
+		missing = missing || a.verdict == no || a.verdict == none
+	}
+	if !missing || v.again {
+		return
+	}
+	v.again = true
+	time.AfterFunc(reinforceAfter, func() {
+		m.mu.Lock()
+		defer m.exit()
+		l := v.lock
+		for i, s := range m.shards {
+			st := &l.ballot.stands[i]
+			if l.state == held && !m.closed && st.op == nil && !st.trace && !st.ghost && len(s.pending) == 0 {
+				st.next = &op{kind: opVote, lock: l, vote: v, node: i, value: l.valueArg}
+				m.proceed(l, i)
+			}
+		}
+	})
 }
 
 // winner tells whether another has a majority.

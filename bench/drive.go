@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,9 +22,11 @@ type guard struct {
 type tally struct {
 	acquired int
 	settled  int             // of these, when the line had formed
+	called   time.Duration   // when he last began
 	last     time.Duration   // when he was done
 	hung     bool            // he did not come back of himself
 	acquire  []time.Duration // from the call to holding the lock
+	pair     []time.Duration // from the call to the release's answer; if he hung, the last until then
 	handoff  []time.Duration // from the release's begin to the next holder's return, if he was waiting by then
 	err      error
 }
@@ -35,10 +38,14 @@ type drive struct {
 	guards []guard
 	names  []string
 	formed time.Duration // when the lines are taken to have formed
+
+	patience time.Duration // with callers, after all were told to stop
+	giveUp   func()        // is called when it ends, if not nil
+	over     atomic.Bool   // it has ended
 }
 
 func newDrive(peers []peer, u use) *drive {
-	d := &drive{peers: peers, use: u, guards: make([]guard, u.keys)}
+	d := &drive{peers: peers, use: u, guards: make([]guard, u.keys), patience: patience}
 	for i := range u.keys {
 		d.names = append(d.names, fmt.Sprint("key", i))
 	}
@@ -61,13 +68,13 @@ func (d *drive) run(ctx context.Context, span time.Duration) ([]tally, time.Dura
 	room := int(span.Seconds()*float64(1<<20))/d.use.callers + 1024
 	for i := range tallies {
 		tallies[i].acquire = make([]time.Duration, 0, room)
+		tallies[i].pair = make([]time.Duration, 0, room)
 		if d.use.contended() {
 			tallies[i].handoff = make([]time.Duration, 0, room)
 		}
 	}
 	var (
 		stop    atomic.Bool
-		over    atomic.Bool
 		callers sync.WaitGroup
 		begin   = make(chan struct{})
 	)
@@ -79,8 +86,9 @@ func (d *drive) run(ctx context.Context, span time.Duration) ([]tally, time.Dura
 			for !stop.Load() && t.err == nil {
 				t.err = d.once(ctx, p, key, t)
 			}
-			if over.Load() && t.err != nil {
+			if d.over.Load() && t.err != nil {
 				t.hung, t.err = true, nil
+				t.pair = append(t.pair, now()-t.called)
 			} else {
 				t.last = now()
 			}
@@ -91,7 +99,13 @@ func (d *drive) run(ctx context.Context, span time.Duration) ([]tally, time.Dura
 	close(begin)
 	stopping := time.AfterFunc(span, func() { stop.Store(true) })
 	defer stopping.Stop()
-	giveUp := time.AfterFunc(span+patience, func() { over.Store(true); cancel() })
+	giveUp := time.AfterFunc(span+d.patience, func() {
+		d.over.Store(true)
+		cancel()
+		if d.giveUp != nil {
+			d.giveUp()
+		}
+	})
 	defer giveUp.Stop()
 	callers.Wait()
 	took := span // at least, even if all hang
@@ -105,6 +119,7 @@ func (d *drive) run(ctx context.Context, span time.Duration) ([]tally, time.Dura
 func (d *drive) once(ctx context.Context, p peer, key int, t *tally) error {
 	g := &d.guards[key]
 	called := now()
+	t.called = called
 	release, err := p.Acquire(ctx, d.names[key])
 	held := now()
 	if err != nil {
@@ -113,7 +128,6 @@ func (d *drive) once(ctx context.Context, p peer, key int, t *tally) error {
 	if g.holders.Add(1) != 1 {
 		return fmt.Errorf("two hold %s at the same time", d.names[key])
 	}
-	t.acquired++
 	if held >= d.formed {
 		t.settled++
 	}
@@ -126,7 +140,24 @@ func (d *drive) once(ctx context.Context, p peer, key int, t *tally) error {
 	if err := release(); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
+	if d.over.Load() {
+		return errLate
+	}
+	t.acquired++
+	t.pair = append(t.pair, now()-called)
 	return nil
+}
+
+// errLate is what becomes of a pair that was done only when all was over.
+var errLate = errors.New("too late")
+
+// pairs returns how long it took from the call to the release's answer, sorted.
+func pairs(tallies []tally) (all []time.Duration) {
+	for _, t := range tallies {
+		all = append(all, t.pair...)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // sum adds up the tallies, and returns the error of the first who had one.

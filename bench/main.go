@@ -3,12 +3,16 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
@@ -19,6 +23,7 @@ func main() {
 		from  = flag.String("from", "", "results.json of a run to report on, in place of a new run")
 		out   = flag.String("out", "", "folder for results.json, and results.txt for benchstat; empty: none")
 		page  = flag.String("report", "", "page to write the tables into, between its marks; empty: only print them")
+		merge = flag.Bool("merge", false, "with -out: keep what its results.json has of scenarios that are not measured now")
 		plots = flag.String("plots", "", "folder to draw plots into; empty: none")
 	)
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
@@ -26,6 +31,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "a short form, to see that all works: one round, -for 200ms, no 100,000 locks")
 	flag.BoolVar(&o.trial, "trial", false, "compare the settings that each peer could have, in place of the peers")
 	flag.Parse()
+	redis.SetLogger(silent{}) // it tells of each failure to connect
 	err := func() (err error) {
 		if o.scenarios, err = regexp.Compile(*which); err != nil {
 			return err
@@ -33,7 +39,12 @@ func main() {
 		if o.peers, err = regexp.Compile(*peers); err != nil {
 			return err
 		}
-		var r *results
+		var r, earlier *results
+		if *merge { // first, not to have measured in vain
+			if earlier, err = readResults(filepath.Join(*out, "results.json")); err != nil {
+				return err
+			}
+		}
 		if *from != "" {
 			r, err = readResults(*from)
 		} else {
@@ -42,7 +53,10 @@ func main() {
 		if err != nil {
 			return err
 		}
-		fmt.Print(r.report())
+		if earlier != nil {
+			r = r.merge(earlier)
+		}
+		fmt.Print(r.report(), r.onSeveralServers())
 		return r.publish(*out, *page, *plots)
 	}()
 	if err != nil {
@@ -50,6 +64,11 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// silent is a logger.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // Options say what to measure, and for how long.
 type options struct {
@@ -64,7 +83,7 @@ func measure(o options) (*results, error) {
 	if o.quick {
 		o.rounds, o.span = 1, 200*time.Millisecond
 	}
-	all := contenders()
+	all := everywhere()
 	if o.trial {
 		all = trials()
 	}
@@ -78,16 +97,15 @@ func measure(o options) (*results, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	server, err := startServer(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer server.close()
-
 	r := newResults()
-	r.Redis, r.Rounds, r.Span = server.version, o.rounds, o.span.String()
-	b := &bench{server: server, span: o.span, rounds: o.rounds, log: os.Stderr}
+	r.Rounds, r.Span = o.rounds, o.span.String()
+	b := &bench{span: o.span, rounds: o.rounds, log: os.Stderr}
+	defer func() { b.leave() }()
 	for _, s := range some {
+		if err := b.enter(s.on, dir); err != nil {
+			return nil, err
+		}
+		r.Redis = b.site.servers[0].version
 		began := time.Now()
 		samples, err := b.run(s, all)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,11 @@ type contender struct {
 	uncontended bool // takes part only where callers do not wait for each other
 	ring        bool // takes part only where one key goes from process to process
 
-	open       func(addr string, ttl time.Duration, s settings) (peer, error)
+	on      topology // where it takes part
+	slow    bool     // takes part only where one caller meets a fault, in one round: it takes seconds
+	lingers bool     // when a peer is closed, a goroutine of it sleeps on for 5 s, which does no harm
+
+	open       func(addrs []string, ttl time.Duration, s settings) (peer, error)
 	best       func(u use) settings // the fastest that neither hangs nor fails
 	why        string               // what was found with others
 	candidates []settings           // what was tried: see -trial
@@ -77,6 +82,9 @@ type settings struct {
 	next  time.Duration // rueidislock: an attempt's time-out
 	token bool          // the floor: draws one
 	ring  int           // the ring's length
+
+	timeout time.Duration // go-redis' for one of several servers, without retries
+	fast    bool          // redsync: WithFailFast, a majority's answers are enough
 }
 
 func (s settings) String() string {
@@ -91,13 +99,15 @@ func (s settings) String() string {
 	add(s.poll > 0, "polls every %v", s.poll)
 	add(s.flush > 0, "MaxFlushDelay %v", s.flush)
 	add(s.next > 0, "TryNextAfter %v", s.next)
+	add(s.timeout > 0, "time-outs of %v", s.timeout)
+	add(s.fast, "WithFailFast")
 	if parts == nil {
 		return "defaults"
 	}
 	return strings.Join(parts, ", ")
 }
 
-// contenders are all that take part, ours first.
+// contenders are all that take part on a single server, ours first.
 func contenders() []contender {
 	return []contender{
 		redislockPeer, redsyncPeer, bsmPeer, rueidislockPeer,
@@ -122,9 +132,14 @@ func onAutoPipeline(c contender, as role) contender {
 	return c
 }
 
+// everywhere are the contenders on all topologies.
+func everywhere() []contender {
+	return slices.Concat(contenders(), onQuorum(), onCluster())
+}
+
 // trials are the contenders once for each of the settings that were considered.
 func trials() (all []contender) {
-	for _, c := range contenders() {
+	for _, c := range everywhere() {
 		for _, s := range c.candidates {
 			trial := c
 			trial.name = c.name + ": " + s.String()
@@ -140,12 +155,16 @@ func always(s settings) func(use) settings { return func(use) settings { return 
 func same(key string) string { return key }
 
 // goRedis returns a client of go-redis, and what to send commands through, as the
-// settings have it.
-func goRedis(addr string, s settings) (*redis.Client, redis.UniversalClient, error) {
-	client := redis.NewClient(&redis.Options{Addr: addr, PoolSize: s.pool})
-	if !s.auto {
+// settings have it. Several addresses are those of a cluster.
+func goRedis(addrs []string, s settings) (client, commands redis.UniversalClient, err error) {
+	if len(addrs) > 1 {
+		client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, PoolSize: s.pool})
 		return client, client, nil
 	}
-	pipeline, err := client.AutoPipeline()
-	return client, pipeline, err
+	one := redis.NewClient(&redis.Options{Addr: addrs[0], PoolSize: s.pool})
+	if !s.auto {
+		return one, one, nil
+	}
+	pipeline, err := one.AutoPipeline()
+	return one, pipeline, err
 }

@@ -18,14 +18,14 @@ var bsmPeer = contender{
 }
 
 type bsmProcess struct {
-	client *redis.Client
+	client redis.UniversalClient
 	locker *bsm.Client
 	ttl    time.Duration
 	retry  bsm.RetryStrategy
 }
 
-func openBsm(addr string, ttl time.Duration, s settings) (peer, error) {
-	client, commands, err := goRedis(addr, s)
+func openBsm(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	client, commands, err := goRedis(addrs, s)
 	return &bsmProcess{client, bsm.New(commands), ttl, bsm.LinearBackoff(s.poll)}, err
 }
 

@@ -35,7 +35,7 @@ var ownerDelete = redis.NewScript(
 	`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
 
 type rawProcess struct {
-	client   *redis.Client
+	client   redis.UniversalClient
 	commands redis.Cmdable
 	settings settings
 	ttl      time.Duration
@@ -45,8 +45,8 @@ type rawProcess struct {
 
 var rawProcesses atomic.Int64
 
-func openRaw(addr string, ttl time.Duration, s settings) (peer, error) {
-	client, commands, err := goRedis(addr, s)
+func openRaw(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	client, commands, err := goRedis(addrs, s)
 	return &rawProcess{
 		client: client, commands: commands, settings: s, ttl: ttl,
 		name: strconv.FormatInt(rawProcesses.Add(1), 36) + "-",

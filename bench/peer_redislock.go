@@ -19,13 +19,13 @@ var redislockPeer = contender{
 }
 
 type redislockProcess struct {
-	client  *redis.Client
+	client  redis.UniversalClient
 	manager *redislock.LockManager
 	ttl     time.Duration
 }
 
-func openRedislock(addr string, ttl time.Duration, s settings) (peer, error) {
-	client, commands, err := goRedis(addr, s)
+func openRedislock(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	client, commands, err := goRedis(addrs, s)
 	if err != nil {
 		return nil, err
 	}

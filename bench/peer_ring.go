@@ -23,7 +23,7 @@ var ringPeer = contender{
 var passOn = redis.NewScript(`redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return redis.call('PUBLISH', ARGV[1], '')`)
 
 type ringProcess struct {
-	client *redis.Client
+	client redis.UniversalClient
 	ttl    time.Duration
 	next   string // its channel
 	sub    *redis.PubSub
@@ -34,8 +34,8 @@ type ringProcess struct {
 var inRing int // how many of the ring are open so far
 
 // openRing is called for one after the other of a ring; the last begins.
-func openRing(addr string, ttl time.Duration, s settings) (peer, error) {
-	client, _, err := goRedis(addr, s)
+func openRing(addrs []string, ttl time.Duration, s settings) (peer, error) {
+	client, _, err := goRedis(addrs, s)
 	if err != nil {
 		return nil, err
 	}

@@ -28,9 +28,9 @@ var rueidislockPeer = contender{
 
 type rueidislockProcess struct{ locker rueidislock.Locker }
 
-func openRueidislock(addr string, ttl time.Duration, s settings) (peer, error) {
+func openRueidislock(addrs []string, ttl time.Duration, s settings) (peer, error) {
 	locker, err := rueidislock.NewLocker(rueidislock.LockerOption{
-		ClientOption:   rueidis.ClientOption{InitAddress: []string{addr}, MaxFlushDelay: s.flush},
+		ClientOption:   rueidis.ClientOption{InitAddress: addrs, MaxFlushDelay: s.flush},
 		KeyValidity:    ttl,
 		ExtendInterval: ttl / 3, // as ours renews
 		KeyMajority:    1,       // one server: one key

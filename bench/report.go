@@ -5,40 +5,41 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// The marks in a page between which the report stands.
-const (
-	reportBegin = "<!-- bench -->\n"
-	reportEnd   = "<!-- /bench -->\n"
-)
-
-// writeReport puts the report into a page, between its marks.
+// writeReport puts each part of the report into a page, between its marks. What was
+// not measured at all is left as it is.
 func (r *results) writeReport(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	before, rest, found := strings.Cut(string(text), reportBegin)
-	_, after, found2 := strings.Cut(rest, reportEnd)
-	if !found || !found2 {
-		return fmt.Errorf("%s lacks the marks %q and %q", path, reportBegin, reportEnd)
+	page := string(text)
+	for _, part := range []struct{ name, text string }{{"bench", r.report()}, {"bench topologies", r.onSeveralServers()}} {
+		begin, end := "<!-- "+part.name+" -->\n", "<!-- /"+part.name+" -->\n"
+		before, rest, found := strings.Cut(page, begin)
+		_, after, found2 := strings.Cut(rest, end)
+		switch {
+		case part.text == "":
+		case !found || !found2:
+			return fmt.Errorf("%s lacks the marks %q and %q", path, begin, end)
+		default:
+			page = before + begin + part.text + end + after
+		}
 	}
-	return os.WriteFile(path, []byte(before+reportBegin+r.report()+reportEnd+after), 0o644)
+	return os.WriteFile(path, []byte(page), 0o644)
 }
 
-// report returns all tables, in Markdown.
+// report returns all tables about a single server, in Markdown.
 func (r *results) report() string {
-	d := &document{samples: r.Samples}
-	took := time.Duration(r.Took * float64(time.Second)).Round(time.Second)
-	d.text("%s, %v in all. Redis %s and client on the same %d cores (%s, %s), %s. Rounds: %d, of %s each; of the longer scenarios fewer.",
-		r.Date.Format("2 January 2006"), took, r.Redis, r.CPUs, cmp.Or(r.CPU, "unknown CPU"), r.System, r.Go, r.Rounds, r.Span)
-	d.text("go-redis %s, redsync %s, bsm/redislock %s, rueidislock %s. Medians of the rounds; in brackets the lowest and the highest.",
-		r.Modules["github.com/redis/go-redis/v9"], r.Modules["github.com/go-redsync/redsync/v4"],
-		r.Modules["github.com/bsm/redislock"], r.Modules["github.com/redis/rueidis"])
+	d := r.document(single)
+	if len(d.samples) == 0 {
+		return ""
+	}
 	d.targets()
 	d.throughput()
 	d.latency()
@@ -53,10 +54,71 @@ func (r *results) report() string {
 	return d.String()
 }
 
+// onSeveralServers returns the tables about quorums and clusters.
+func (r *results) onSeveralServers() string {
+	d := r.document(quorum, cluster)
+	if len(d.samples) == 0 {
+		return ""
+	}
+	d.quorum()
+	d.cluster()
+	d.failures()
+	d.settings()
+	return d.String()
+}
+
+// document begins one about topologies: it tells of which runs its figures are.
+func (r *results) document(on ...topology) *document {
+	d := new(document)
+	about := func(scenario string) bool { return slices.Contains(on, topologyOf(scenario)) }
+	for _, one := range r.Samples {
+		if about(one.Scenario) {
+			d.samples = append(d.samples, one)
+		}
+	}
+	for _, c := range everywhere() {
+		if slices.Contains(on, c.on) {
+			d.contenders = append(d.contenders, c)
+		}
+	}
+	var runs []run
+	for _, run := range r.runs() {
+		run.Scenarios = slices.DeleteFunc(slices.Clone(run.Scenarios), func(scenario string) bool { return !about(scenario) })
+		if len(run.Scenarios) > 0 {
+			runs = append(runs, run)
+		}
+	}
+	for i, run := range runs {
+		which := ""
+		if i > 0 {
+			which = strings.Join(run.Scenarios, ", ") + ", of a run of their own: "
+		}
+		d.run(which, run)
+	}
+	return d
+}
+
+// run writes when, where and with what was measured.
+func (d *document) run(which string, r run) {
+	rounds := 0
+	for _, one := range d.samples {
+		if slices.Contains(r.Scenarios, one.Scenario) {
+			rounds = max(rounds, one.Round+1)
+		}
+	}
+	took := time.Duration(r.Took * float64(time.Second)).Round(time.Second)
+	d.text("%s%s, %v in all. Redis %s and client on the same %d cores (%s, %s), %s. Rounds: %d, of %s each; of the longer scenarios fewer.",
+		which, r.Date.Format("2 January 2006"), took, r.Redis, r.CPUs, cmp.Or(r.CPU, "unknown CPU"), r.System, r.Go, rounds, r.Span)
+	d.text("go-redis %s, redsync %s, bsm/redislock %s, rueidislock %s. Medians of the rounds; in brackets the lowest and the highest.",
+		r.Modules["github.com/redis/go-redis/v9"], r.Modules["github.com/go-redsync/redsync/v4"],
+		r.Modules["github.com/bsm/redislock"], r.Modules["github.com/redis/rueidis"])
+}
+
 // A document is Markdown about samples.
 type document struct {
 	strings.Builder
-	samples samples
+	samples    samples
+	contenders []contender
 }
 
 func (d *document) text(format string, a ...any)  { fmt.Fprintf(d, format+"\n\n", a...) }

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,14 +127,22 @@ func someResults() *results {
 
 func TestReportGoesBetweenItsMarks(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
-	require.NoError(t, os.WriteFile(page, []byte("before\n"+reportBegin+"old\n"+reportEnd+"after\n"), 0o644))
+	const begin, end, begin2, end2 = "<!-- bench -->\n", "<!-- /bench -->\n", "<!-- bench topologies -->\n", "<!-- /bench topologies -->\n"
+	require.NoError(t, os.WriteFile(page, []byte("before\n"+begin+"old\n"+end+"between\n"+begin2+"other\n"+end2+"after\n"), 0o644))
 	r := someResults()
-	for range 2 { // again, in place of the first
+	written := func() string {
 		require.NoError(t, r.writeReport(page))
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
-		require.Equal(t, "before\n"+reportBegin+r.report()+reportEnd+"after\n", string(text))
+		return string(text)
 	}
+	for range 2 { // again, in place of the first
+		require.Equal(t, "before\n"+begin+r.report()+end+"between\n"+begin2+"other\n"+end2+"after\n", written())
+	}
+	main := r.report()
+	r = someTopologies()
+	require.Equal(t, "before\n"+begin+main+end+"between\n"+begin2+r.onSeveralServers()+end2+"after\n", written(), "the rest is left as it is")
+	r = someResults()
 	require.Contains(t, r.report(), "| **redislock** | 2,000 |")
 	require.Contains(t, r.report(), "| redsync | 2,500 (2,000–3,000) |")
 	require.Contains(t, r.report(), "uncontended/1, redislock, round 1: hangs")
@@ -162,4 +171,74 @@ func TestPlots(t *testing.T) {
 	svg, err := os.ReadFile(filepath.Join(folder, "contended.svg"))
 	require.NoError(t, err)
 	require.Contains(t, string(svg), "rueidislock")
+}
+
+// someTopologies are the results of a run of some scenarios on several servers.
+func someTopologies() *results {
+	r := newResults()
+	r.Redis, r.Rounds, r.Span, r.CPU = "7.0.99", 2, "1s", "another"
+	for round := range 2 {
+		for i, c := range everywhere() {
+			for _, scenario := range []string{"quorum/1", "quorum/1-hung", "cluster/1"} {
+				if c.on != topologyOf(scenario) {
+					continue
+				}
+				f := figures{"pairs/s": float64(1000 * (i + round + 1)), "pair-p50-us": 1000, "pair-p99-us": 2000, "pair-max-us": 3000}
+				if scenario == "quorum/1-hung" && c.role == rival {
+					f = figures{"pairs/s": 0, "pair-p50-us": 4e6, "pair-p99-us": 4e6, "pair-max-us": 4e6, "hung": 1}
+				}
+				r.Samples = append(r.Samples, sample{Scenario: scenario, Peer: c.name, Settings: scenario, Round: round, Figures: f})
+			}
+		}
+	}
+	return r
+}
+
+func TestSeveralServersAreReportedApart(t *testing.T) {
+	r := someTopologies().merge(someResults())
+	require.Equal(t, someResults().report(), r.report(), "what was measured on one server")
+	text := r.onSeveralServers()
+	require.Equal(t, someTopologies().onSeveralServers(), text)
+	require.Equal(t, text, r.onSeveralServers(), "again")
+	require.Contains(t, text, "Redis 7.0.99")
+	require.Contains(t, text, "| **redislock** | 1 / 2 / 3 | 1 / 2 / 3 | – |")
+	require.Contains(t, text, "| redsync | 1 / 2 / 3 | none done in 4,000 | – |")
+	require.Contains(t, text, "- quorum/1-hung, redsync, round 2: 1 of the callers still waited seconds after all others had gone\n")
+	require.Contains(t, text, "| cluster/1 | rueidislock |")
+	require.NotContains(t, text, "bsm/redislock:")
+	require.NotContains(t, text, "uncontended")
+	require.NotContains(t, text, "One key", "which was not measured")
+}
+
+func TestMergedResultsKeepTheOthersAndSayOfWhichRunTheyAre(t *testing.T) {
+	folder := t.TempDir()
+	main, before := someResults(), someTopologies()
+	before.Redis = "6.9"
+	require.NoError(t, before.merge(main).write(folder))
+	for range 2 { // again, in place of the first
+		earlier, err := readResults(filepath.Join(folder, "results.json"))
+		require.NoError(t, err)
+		require.NoError(t, someTopologies().merge(earlier).write(folder))
+	}
+	r, err := readResults(filepath.Join(folder, "results.json"))
+	require.NoError(t, err)
+	require.Equal(t, main.run, r.run)
+	require.Equal(t, append(main.Samples, someTopologies().Samples...), r.Samples)
+	require.Len(t, r.Added, 1)
+	require.Equal(t, "7.0.99", r.Added[0].Redis)
+	require.Equal(t, []string{"quorum/1", "quorum/1-hung", "cluster/1"}, r.Added[0].Scenarios)
+	text, err := os.ReadFile(filepath.Join(folder, "results.txt"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), "cpu: another\nBenchmarkQuorum/shape=1/lib=redislock 1 ")
+
+	// Some of its scenarios once more.
+	third := someTopologies()
+	third.Redis = "7.1"
+	third.Samples = slices.DeleteFunc(third.Samples, func(s sample) bool { return s.Scenario != "cluster/1" })
+	r = third.merge(r)
+	require.Len(t, r.Added, 2)
+	require.Equal(t, []string{"quorum/1", "quorum/1-hung"}, r.Added[0].Scenarios)
+	require.Equal(t, []string{"cluster/1"}, r.Added[1].Scenarios)
+	require.Contains(t, r.onSeveralServers(), "cluster/1, of a run of their own: ")
+	require.Len(t, r.Samples, len(main.Samples)+len(someTopologies().Samples))
 }

@@ -13,8 +13,15 @@ import (
 	"time"
 )
 
-// Results are what a run found, and what one has to know to repeat it.
+// Results are what a run found.
 type results struct {
+	run
+	Added   []run   `json:"added,omitempty"` // later ones, of some of the scenarios: see merge
+	Samples samples `json:"samples"`
+}
+
+// A run is what one has to know of it to repeat it.
+type run struct {
 	Date       time.Time         `json:"date"`
 	Took       float64           `json:"took_s"`
 	Flags      []string          `json:"flags"`
@@ -27,7 +34,7 @@ type results struct {
 	GOMAXPROCS int               `json:"gomaxprocs"`
 	Redis      string            `json:"redis"`
 	Modules    map[string]string `json:"modules"`
-	Samples    samples           `json:"samples"`
+	Scenarios  []string          `json:"scenarios,omitempty"` // of a run that was added
 }
 
 // compared are the modules whose versions a reader wants to know.
@@ -36,12 +43,12 @@ var compared = []string{
 }
 
 func newResults() *results {
-	r := &results{
+	r := &results{run: run{
 		Date: time.Now().UTC().Truncate(time.Second), Flags: os.Args[1:],
 		Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpuModel(),
 		CPUs: runtime.NumCPU(), GOMAXPROCS: runtime.GOMAXPROCS(0),
 		Modules: make(map[string]string),
-	}
+	}}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			if slices.Contains(compared, module.Path) {
@@ -73,6 +80,39 @@ func readResults(path string) (*results, error) {
 	return r, json.Unmarshal(text, r)
 }
 
+// merge returns earlier results with the scenarios of this run in place of theirs.
+// Figures of one scenario are always of one run.
+func (r *results) merge(earlier *results) *results {
+	mine := r.Samples.scenarios()
+	replaced := func(scenario string) bool { return slices.Contains(mine, scenario) }
+	all := &results{run: earlier.run}
+	for _, one := range earlier.Samples {
+		if !replaced(one.Scenario) {
+			all.Samples = append(all.Samples, one)
+		}
+	}
+	for _, one := range earlier.Added {
+		one.Scenarios = slices.DeleteFunc(slices.Clone(one.Scenarios), replaced)
+		if len(one.Scenarios) > 0 {
+			all.Added = append(all.Added, one)
+		}
+	}
+	added := r.run
+	added.Scenarios = mine
+	all.Added = append(all.Added, added)
+	all.Samples = append(all.Samples, r.Samples...)
+	return all
+}
+
+// runs returns the runs that the results are of, each with its scenarios.
+func (r *results) runs() []run {
+	first := r.run
+	first.Scenarios = slices.DeleteFunc(r.Samples.scenarios(), func(scenario string) bool {
+		return slices.ContainsFunc(r.Added, func(added run) bool { return slices.Contains(added.Scenarios, scenario) })
+	})
+	return append([]run{first}, r.Added...)
+}
+
 // write writes the results into a folder, for programs and for benchstat.
 func (r *results) write(folder string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -92,19 +132,26 @@ func (r *results) write(folder string) error {
 // "benchstat -col /lib results.txt".
 func (r *results) benchmarks() string {
 	var b strings.Builder
-	system, arch, _ := strings.Cut(r.System, "/")
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\n", system, arch, r.CPU)
-	for _, one := range r.Samples {
-		if one.Failure != "" {
+	for _, run := range r.runs() {
+		system, arch, _ := strings.Cut(run.System, "/")
+		fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\n", system, arch, run.CPU)
+		r.Samples.benchmarks(&b, run.Scenarios)
+	}
+	return b.String()
+}
+
+// benchmarks writes those of the scenarios.
+func (s samples) benchmarks(b *strings.Builder, scenarios []string) {
+	for _, one := range s {
+		if one.Failure != "" || !slices.Contains(scenarios, one.Scenario) {
 			continue
 		}
 		name := strings.ReplaceAll(one.Scenario, "/", "/shape=")
 		lib := strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(one.Peer)
-		fmt.Fprintf(&b, "Benchmark%s%s/lib=%s 1", strings.ToUpper(name[:1]), name[1:], lib)
+		fmt.Fprintf(b, "Benchmark%s%s/lib=%s 1", strings.ToUpper(name[:1]), name[1:], lib)
 		for _, figure := range slices.Sorted(maps.Keys(one.Figures)) {
-			fmt.Fprintf(&b, " %g %s", one.Figures[figure], figure)
+			fmt.Fprintf(b, " %g %s", one.Figures[figure], figure)
 		}
 		b.WriteByte('\n')
 	}
-	return b.String()
 }

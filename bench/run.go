@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -19,13 +21,33 @@ type sample struct {
 	Failure  string  `json:"failure,omitempty"`
 }
 
-// A bench measures contenders in scenarios, on one server.
+// A bench measures contenders in scenarios, on one site.
 type bench struct {
-	server   *server
+	site     *site
 	span     time.Duration // of a measurement
 	rounds   int
 	log      io.Writer
 	scenario scenario // the one being measured
+	round    int      // of it
+}
+
+// enter sees to it that the bench is on a site of this topology, and that no other
+// servers run.
+func (b *bench) enter(on topology, dir string) (err error) {
+	if b.site != nil && b.site.on == on {
+		return nil
+	}
+	b.leave()
+	b.site, err = startSite(on, filepath.Join(dir, fmt.Sprint(on)))
+	return err
+}
+
+// leave ends the servers.
+func (b *bench) leave() {
+	if b.site != nil {
+		b.site.close()
+	}
+	b.site = nil
 }
 
 // run measures all contenders in the scenario, round by round, each time in
@@ -36,11 +58,13 @@ func (b *bench) run(s scenario, all []contender) (samples []sample, err error) {
 	if s.rounds > 0 {
 		rounds = min(rounds, s.rounds)
 	}
+	all = slices.DeleteFunc(slices.Clone(all), func(c contender) bool { return c.on != s.on || !s.takes(c) })
 	hung := make(map[string]int)
 	for round := range rounds {
+		b.round = round
 		for i := range all {
 			c := all[(i+round)%len(all)]
-			if !s.takes(c) || hung[c.name] > 1 {
+			if hung[c.name] > 1 || c.slow && round > 0 {
 				continue
 			}
 			got, err := b.measure(c)
@@ -70,11 +94,11 @@ var errHung = errors.New("hangs")
 
 // grace is what a contender gets to return after its context has ended, and what
 // its goroutines get to end after it was closed.
-const grace = 5 * time.Second
+const grace = 6 * time.Second
 
 // measure measures one contender on peers of its own, which are gone afterwards.
 func (b *bench) measure(c contender) (figures, error) {
-	if err := b.server.reset(); err != nil {
+	if err := b.site.reset(); err != nil {
 		return nil, err
 	}
 	s := b.scenario
@@ -83,7 +107,7 @@ func (b *bench) measure(c contender) (figures, error) {
 	defer cancel()
 	var peers []peer
 	for range s.use.processes {
-		p, err := c.open(b.server.Addr, s.use.ttl, c.best(s.use))
+		p, err := c.open(b.site.addrs(), s.use.ttl, c.best(s.use))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -107,6 +131,12 @@ func (b *bench) measure(c contender) (figures, error) {
 		}
 	case <-time.After(s.limit + b.span + grace):
 		got = outcome{err: fmt.Errorf("%w: does not even return when its context ends", errHung)}
+	}
+	if err := b.site.heal(); err != nil {
+		return nil, err
+	}
+	if c.lingers {
+		goroutines += len(peers)
 	}
 	if err := closeAll(peers, goroutines); err != nil && got.err == nil {
 		got = outcome{figures: got.figures, err: err}

@@ -12,14 +12,20 @@ type figures map[string]float64
 
 // A scenario is one thing to measure.
 type scenario struct {
-	name   string
-	use    use
-	rounds int           // at most; 0: as many as asked for
-	limit  time.Duration // after which it counts as hanging, over what it is meant to take
-	takes  func(c contender) bool
+	name  string
+	on    topology
+	fault fault // what befalls one of several servers
+	// patience is how long callers may take after all were told to stop; 0: as usual.
+	patience time.Duration
+	use      use
+	rounds   int           // at most; 0: as many as asked for
+	limit    time.Duration // after which it counts as hanging, over what it is meant to take
+	takes    func(c contender) bool
 	// measure has the peers, which are as many as use has processes, to itself.
-	measure func(ctx context.Context, b *bench, c contender, peers []peer) (figures, error)
+	measure method
 }
+
+type method func(ctx context.Context, b *bench, c contender, peers []peer) (figures, error)
 
 // growth is how many processes share one key to see how the cost grows.
 var growth = []int{2, 8, 32, 128}
@@ -53,7 +59,7 @@ func scenarios(quick bool) (all []scenario) {
 	if !quick {
 		all = append(all, renewal(100_000, quick))
 	}
-	return all
+	return append(all, topologies(quick)...)
 }
 
 // chosen returns the scenarios whose name matches.

@@ -37,7 +37,7 @@ func (p parking) measure(ctx context.Context, b *bench, c contender, peers []pee
 	if err := warmUp(ctx, peers, b.scenario.use); err != nil {
 		return nil, err
 	}
-	holder, err := c.open(b.server.Addr, time.Minute, c.best(b.scenario.use))
+	holder, err := c.open(b.site.addrs(), time.Minute, c.best(b.scenario.use))
 	if err != nil {
 		return nil, err
 	}
@@ -61,12 +61,12 @@ func (p parking) measure(ctx context.Context, b *bench, c contender, peers []pee
 		"goroutines/waiter": memory.goroutines / float64(p.n),
 	}
 
-	begin, err := b.server.spent()
+	begin, err := b.site.spent()
 	if err != nil {
 		return nil, err
 	}
 	time.Sleep(p.watch)
-	end, err := b.server.spent()
+	end, err := b.site.spent()
 	if err != nil {
 		return nil, err
 	}

@@ -56,12 +56,12 @@ func (k keeping) measure(ctx context.Context, b *bench, c contender, peers []pee
 		return nil, err
 	}
 	memory := inMemory().since(before)
-	begin, err := b.server.spent()
+	begin, err := b.site.spent()
 	if err != nil {
 		return nil, err
 	}
 	time.Sleep(k.watch)
-	end, err := b.server.spent()
+	end, err := b.site.spent()
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (k keeping) gone(ctx context.Context, b *bench, c contender) (int, error) {
 		for j := i; j < min(i+1000, k.n); j++ {
 			keys = append(keys, c.inRedis(fmt.Sprint("key", j)))
 		}
-		n, err := b.server.admin.Exists(ctx, keys...).Result()
+		n, err := b.site.servers[0].admin.Exists(ctx, keys...).Result()
 		if err != nil {
 			return 0, err
 		}

@@ -32,7 +32,7 @@ func (t taking) measure(ctx context.Context, b *bench, c contender, peers []peer
 	if err := warmUp(ctx, peers, b.scenario.use); err != nil {
 		return nil, err
 	}
-	pipe := b.server.admin.Pipeline()
+	pipe := b.site.servers[0].admin.Pipeline()
 	for i := range t.others {
 		pipe.Set(ctx, fmt.Sprint("other", i), "", time.Hour)
 	}
@@ -51,7 +51,7 @@ func (t taking) measure(ctx context.Context, b *bench, c contender, peers []peer
 	for i := range t.keys {
 		key := fmt.Sprint("dead", i)
 		set := time.Now()
-		if err := b.server.admin.Set(ctx, c.inRedis(key), "a holder that died", t.lease).Err(); err != nil {
+		if err := b.site.servers[0].admin.Set(ctx, c.inRedis(key), "a holder that died", t.lease).Err(); err != nil {
 			return nil, err
 		}
 		callers.Go(func() {

@@ -13,7 +13,7 @@ import (
 	"github.com/redislock/redislock/internal/redisserver"
 )
 
-// A server is the benchmark's own redis-server, and what it says of itself.
+// A server is one of the benchmark's own, and what it says of itself.
 type server struct {
 	*redisserver.Server
 	admin   *redis.Client
@@ -25,6 +25,11 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return administer(run)
+}
+
+// administer looks into a server that runs.
+func administer(run *redisserver.Server) (*server, error) {
 	s := &server{Server: run, admin: redis.NewClient(&redis.Options{Addr: run.Addr, ReadTimeout: time.Minute})}
 	info, err := s.admin.InfoMap(context.Background(), "server").Result()
 	if err != nil {
@@ -40,12 +45,13 @@ func (s *server) close() {
 	s.Kill()
 }
 
-// reset leaves nothing of what was measured before: no keys, no scripts, and none
-// of the events that this library switches on.
+// reset leaves nothing of what was measured before: no clients, of whom a server that
+// was stopped may still have to hear, no keys, no scripts, and none of the events
+// that this library switches on.
 func (s *server) reset() error {
 	ctx := context.Background()
 	for _, command := range [][]any{
-		{"FLUSHALL", "SYNC"}, {"SCRIPT", "FLUSH", "SYNC"}, {"CONFIG", "SET", "notify-keyspace-events", ""},
+		{"CLIENT", "KILL", "TYPE", "normal"}, {"FLUSHALL", "SYNC"}, {"SCRIPT", "FLUSH", "SYNC"}, {"CONFIG", "SET", "notify-keyspace-events", ""},
 	} {
 		if err := s.admin.Do(ctx, command...).Err(); err != nil {
 			return err
@@ -62,15 +68,16 @@ type cost struct {
 	server   time.Duration // CPU
 	client   time.Duration // CPU of this process
 	wall     time.Duration
+	asked    float64 // how many servers
 }
 
-// spent returns what has been spent since the server and this process began.
+// spent returns what has been spent on the server since it began.
 func (s *server) spent() (cost, error) {
 	info, err := s.admin.InfoMap(context.Background(), "stats", "cpu", "commandstats").Result()
 	if err != nil {
 		return cost{}, err
 	}
-	c := cost{client: ownCPU(), wall: time.Since(processStart)}
+	c := cost{asked: 1}
 	cpu := number(info["CPU"]["used_cpu_sys"]) + number(info["CPU"]["used_cpu_user"])
 	c.server = time.Duration(cpu * float64(time.Second))
 	c.commands = number(info["Stats"]["total_commands_processed"])
@@ -89,8 +96,8 @@ var processStart = time.Now()
 // since returns what was spent between an earlier moment and c.
 func (c cost) since(earlier cost) cost {
 	return cost{
-		commands: c.commands - earlier.commands - 1, // INFO itself
-		reads:    c.reads - earlier.reads - 1,
+		commands: c.commands - earlier.commands - c.asked, // INFO itself
+		reads:    c.reads - earlier.reads - c.asked,
 		scripts:  c.scripts - earlier.scripts,
 		server:   c.server - earlier.server,
 		client:   c.client - earlier.client,

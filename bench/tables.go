@@ -61,12 +61,10 @@ func (d *document) latency() {
 	if d.shown("contended") {
 		d.title("How long it takes on one key")
 		d.text("Milliseconds, median / 99th percentile: of acquire, and of handoff, from the beginning of a release until one who waits has the lock.")
-		acquire := several(median("acquire-p50-us", 1000), median("acquire-p99-us", 1000))
-		handoff := several(median("handoff-p50-us", 1000), median("handoff-p99-us", 1000))
 		d.byPeer(
-			column{"acquire, 1x64", "contended/1x64", acquire}, column{"handoff", "contended/1x64", handoff},
-			column{"acquire, 8x8", "contended/8x8", acquire}, column{"handoff", "contended/8x8", handoff},
-			column{"acquire, 16x1", "contended/16x1", acquire}, column{"handoff", "contended/16x1", handoff},
+			column{"acquire, 1x64", "contended/1x64", acquiring}, column{"handoff", "contended/1x64", handing},
+			column{"acquire, 8x8", "contended/8x8", acquiring}, column{"handoff", "contended/8x8", handing},
+			column{"acquire, 16x1", "contended/16x1", acquiring}, column{"handoff", "contended/16x1", handing},
 		)
 	}
 }
@@ -78,10 +76,9 @@ func (d *document) costs() {
 	d.title("What a lock costs")
 	d.text("For each acquire and release: commands on the server, those inside scripts included / network reads of the server / " +
 		"microseconds of CPU of the server / of the client.")
-	cell := several(median("commands/pair", 1), median("reads/pair", 1), median("server-us/pair", 1), median("client-us/pair", 1))
 	d.byPeer(
-		column{"1 goroutine", "uncontended/1", cell}, column{"256 goroutines", "uncontended/256", cell},
-		column{"one key, 1x64", "contended/1x64", cell}, column{"8x8", "contended/8x8", cell}, column{"16x1", "contended/16x1", cell},
+		column{"1 goroutine", "uncontended/1", costing}, column{"256 goroutines", "uncontended/256", costing},
+		column{"one key, 1x64", "contended/1x64", costing}, column{"8x8", "contended/8x8", costing}, column{"16x1", "contended/16x1", costing},
 	)
 }
 
@@ -92,7 +89,7 @@ func (d *document) growth() {
 	d.title("One key, more and more processes")
 	d.text("Processes of 1 caller each, all in line for one key. For each lock: locks a second / commands on the server / network reads of the " +
 		"server / microseconds of CPU of the server / of the client.")
-	cell := several(median("pairs/s", 1), median("commands/pair", 1), median("reads/pair", 1), median("server-us/pair", 1), median("client-us/pair", 1))
+	cell := several(median("pairs/s", 1), costing)
 	var columns []column
 	for _, n := range growth {
 		columns = append(columns, column{fmt.Sprint(n), fmt.Sprintf("processes/%d", n), cell})
@@ -108,11 +105,8 @@ func (d *document) fairness() {
 	d.text("How much more often than the least served caller the most served one had the key, and that in percent of what each would " +
 		"have had equally. Then 64 callers of 8 processes who come to a held key one by one, a millisecond apart: the share of pairs that were served in " +
 		"another order (50 %% is chance), and by how many later ones somebody was overtaken.")
-	cell := func(of func(string) summary) string {
-		return fmt.Sprintf("%s (%s %%)", short(of("spread").median), short(of("spread-%").median))
-	}
 	d.byPeer(
-		column{"1x64", "contended/1x64", cell}, column{"8x8", "contended/8x8", cell}, column{"16x1", "contended/16x1", cell},
+		column{"1x64", "contended/1x64", spreading}, column{"8x8", "contended/8x8", spreading}, column{"16x1", "contended/16x1", spreading},
 		column{"out of order, %", "order", median("out-of-order-%", 1)}, column{"overtaken by", "order", median("overtaken", 1)},
 	)
 }
@@ -182,9 +176,12 @@ func (d *document) renewal() {
 func (d *document) failures() {
 	var rows [][]string
 	for _, one := range d.samples {
-		trouble := one.Failure
+		trouble := strings.ReplaceAll(one.Failure, "\n", "; ")
 		if n := one.Figures["hung"]; n > 0 && trouble == "" {
-			trouble = fmt.Sprintf("%v of the callers still waited seconds after all others had gone, for a key that nobody held", n)
+			trouble = fmt.Sprintf("%v of the callers still waited seconds after all others had gone", n)
+			if faultOf(one.Scenario) == "" {
+				trouble += ", for a key that nobody held"
+			}
 		}
 		if trouble != "" {
 			rows = append(rows, []string{one.Scenario, one.Peer, fmt.Sprint(one.Round + 1), trouble})
@@ -225,7 +222,7 @@ func (d *document) settings() {
 				text += " (" + kinds(by[settings]) + ")"
 			}
 		}
-		text += ". " + why(peer)
+		text += ". " + d.why(peer)
 		if users[text] == nil {
 			texts = append(texts, text)
 		}
@@ -237,19 +234,24 @@ func (d *document) settings() {
 	d.WriteByte('\n')
 }
 
-// kinds returns the scenarios' names without what is behind the slash, each once.
+// kinds returns the scenarios' names, each once, those on a single server without
+// what is behind the slash.
 func kinds(scenarios []string) string {
 	var names []string
 	for _, s := range scenarios {
-		if name, _, _ := strings.Cut(s, "/"); !slices.Contains(names, name) {
+		name := s
+		if topologyOf(s) == single {
+			name, _, _ = strings.Cut(s, "/")
+		}
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
-func why(peer string) string {
-	for _, c := range contenders() {
+func (d *document) why(peer string) string {
+	for _, c := range d.contenders {
 		if c.name == peer {
 			return c.why
 		}

@@ -64,12 +64,20 @@ func (s samples) faster(target, scenario string, times float64, other string) ve
 		return v
 	}
 	v.ours, v.against = thousands(us.median)+"/s", thousands(them.median)+"/s"
-	v.ratio = fmt.Sprintf("%.2f", ratio.median)
+	v.ratio = hundredths(ratio.median)
 	if ratio.rounds > 1 {
-		v.ratio += fmt.Sprintf(" (%.2f–%.2f)", ratio.least, ratio.most)
+		v.ratio += fmt.Sprintf(" (%s–%s)", hundredths(ratio.least), hundredths(ratio.most))
 	}
 	v.measured, v.reached = true, ratio.median >= times
 	return v
+}
+
+// hundredths writes a ratio.
+func hundredths(ratio float64) string {
+	if ratio >= 10 {
+		return short(ratio)
+	}
+	return fmt.Sprintf("%.2f", ratio)
 }
 
 // beside compares with the best peer on AutoPipeline, of which no target speaks.

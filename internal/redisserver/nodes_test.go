@@ -49,3 +49,12 @@ func TestOwnerIsWhoeverTheLatestViewNames(t *testing.T) {
 	_, ok := owner(views{a: {next}}, 10)
 	require.False(t, ok)
 }
+
+func TestMasterIsWhatTheSentinelsSayOfTheLatestEpoch(t *testing.T) {
+	a, b, c, d := new(Server), new(Server), new(Server), new(Server)
+	old, next, odd := answer{"old", 1}, answer{"next", 2}, answer{"odd", 2}
+	for range 20 { // in any order
+		require.Equal(t, next, latest(map[*Server]answer{a: old, b: old, c: next}))
+		require.Equal(t, next, latest(map[*Server]answer{a: old, b: next, c: odd, d: next}))
+	}
+}

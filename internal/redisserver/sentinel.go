@@ -196,17 +196,11 @@ func (s *Sentinels) Current() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	latest, votes := answer{epoch: -1}, make(map[answer]int)
-	for _, said := range answers {
-		votes[said]++
-		if said.epoch > latest.epoch || said.epoch == latest.epoch && votes[said] > votes[latest] {
-			latest = said
-		}
-	}
+	master := latest(answers)
 	all := append([]*Server{s.Master}, s.Replicas...)
-	i := slices.IndexFunc(all, func(server *Server) bool { return server.Addr == latest.addr })
+	i := slices.IndexFunc(all, func(server *Server) bool { return server.Addr == master.addr })
 	if i < 0 {
-		return nil, fmt.Errorf("the master is said to be %s", latest.addr)
+		return nil, fmt.Errorf("the master is said to be %s", master.addr)
 	}
 	return all[i], nil
 }
@@ -215,6 +209,19 @@ func (s *Sentinels) Current() (*Server, error) {
 type answer struct {
 	addr  string
 	epoch int
+}
+
+// latest returns the answer with the highest epoch; should sentinels disagree in one,
+// what most of them say.
+func latest(answers map[*Server]answer) answer {
+	latest, votes := answer{epoch: -1}, make(map[answer]int)
+	for _, said := range answers {
+		votes[said]++
+		if said.epoch > latest.epoch || said.epoch == latest.epoch && votes[said] > votes[latest] {
+			latest = said
+		}
+	}
+	return latest
 }
 
 func (s *Sentinels) ask(sentinel *Server, timeout time.Duration) (answer, error) {

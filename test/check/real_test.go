@@ -162,6 +162,32 @@ func (r *recorder) foreign(client *redis.Client, stop <-chan struct{}) {
 	}
 }
 
+// watchOwnPulse records when the test was not running, and so none of the
+// processes that its managers stand for: what is late then is not the library's
+// fault.
+func (r *recorder) watchOwnPulse(stop <-chan struct{}) {
+	const beat = 5 * time.Millisecond
+	last := history.Now()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(beat):
+		}
+		now := history.Now()
+		if gap := now - last; gap > int64(4*beat) {
+			for i := range managers {
+				r.add(history.Event{Process: process(i), Kind: history.Stall, Took: gap})
+			}
+		}
+		last = now
+	}
+}
+
+const managers = 4
+
+func process(i int) string { return fmt.Sprintf("p%d", i) }
+
 // run has 4 managers with 7 callers each make calls for a while, and returns all
 // that is known then.
 func (r *recorder) run(t *testing.T, calls int, fault func(client *redis.Client)) check.Input {
@@ -170,15 +196,16 @@ func (r *recorder) run(t *testing.T, calls int, fault func(client *redis.Client)
 	var beside, workers sync.WaitGroup
 	client := r.server.Client(nil)
 	beside.Go(func() { r.foreign(client, stop) })
-	var managers []*redislock.LockManager
-	for i := range 4 {
+	beside.Go(func() { r.watchOwnPulse(stop) })
+	var opened []*redislock.LockManager
+	for i := range managers {
 		m, err := redislock.NewLockManager(r.server.Client(nil))
 		require.NoError(t, err)
-		managers = append(managers, m)
+		opened = append(opened, m)
 		for range 7 {
 			workers.Go(func() {
 				for range calls {
-					r.once(m, fmt.Sprintf("p%d", i))
+					r.once(m, process(i))
 				}
 			})
 		}
@@ -199,9 +226,9 @@ func (r *recorder) run(t *testing.T, calls int, fault func(client *redis.Client)
 	workers.Wait()
 	close(stop)
 	beside.Wait()
-	for i, m := range managers {
+	for i, m := range opened {
 		require.NoError(t, m.Close())
-		r.add(history.Event{Process: fmt.Sprintf("p%d", i), Kind: history.Closed})
+		r.add(history.Event{Process: process(i), Kind: history.Closed})
 	}
 	before := history.Now()
 	wall := time.Now().UnixNano()

@@ -2,12 +2,14 @@
 # verify.sh small        what CI runs: seconds
 # verify.sh full [doc]   all configurations: minutes; doc: writes the table into docs/model.md
 #
-# Checks the model in lock.pml with Spin: each configuration has to hold, searched
-# to the end, and each deliberate break has to be found. Anything else is a failure.
+# ONLY=lock or ONLY=quorum: one of the two models
+#
+# Checks the models in lock.pml and quorum.pml with Spin: each configuration has to
+# hold, searched to the end, and each deliberate break has to be found. Anything else
+# is a failure.
 set -u -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-model=$here/lock.pml
 size=${1:-}
 case $size in small | full) ;; *)
 	sed -n '2,3s/^# //p' "$0" >&2
@@ -161,11 +163,97 @@ known() {
 	breaks flush-within-a-claim safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBETWEEN=2
 }
 
-$size
-deliberate
-[ "$size" = full ] && known
+# --- quorum.pml ---
 
-if [ "$size" = full ] && [ "${2:-}" = doc ]; then
+exclusion='((m==c)||'
+rising='(mine[c]>top)'
+begun='(mine[c]>seen[c])'
+nothing='(key[m]!=(c+1))'
+forever='acceptance cycle'
+
+prompt="-DSORT -DPROMPT -DNOGHOSTS"
+clocks="$prompt -DCLOCKS -DCRASHES=1 -DTICKS=2"
+
+quorum_small() {
+	holds quorum safety $prompt -DHIGH=1 -DRISEN=1
+	holds quorum-restart safety $prompt -DNOTOKENS -DCRASHES=1
+	holds quorum-wakeup liveness -DNOGHOSTS -DNOTOKENS
+}
+
+quorum_full() {
+	# Votes, with answers and ghosts as late as can be.
+	holds quorum-votes safety -DSORT -DHIGH=1
+	holds quorum-fences safety -DSORT -DPROMPT
+	holds quorum-proposals safety -DSORT -DNOGHOSTS -DHIGH=1 -DPROPOSE=3
+	holds quorum-repeats safety $prompt -DHIGH=1 -DRISEN=1 -DREPEATS=1
+	holds quorum-late-releases safety -DSORT -DNOTOKENS -DSTRAYS=1
+	holds quorum-renewal safety -DSORT -DNOGHOSTS -DHIGH=1 -DRISEN=1 -DRENEW
+	holds quorum-three-contenders safety $prompt -DC=3 -DNOTOKENS
+	holds quorum-five-nodes safety $prompt -DN=5 -DNOTOKENS
+	holds quorum-five-nodes-tokens safety $prompt -DN=5 -DTTL=1 -DTICKS=1 -DHIGH=1 -DRISEN=2
+	# Nodes that lose something.
+	holds quorum-restart-late-answers safety -DSORT -DNOTOKENS -DCRASHES=1
+	holds quorum-two-restarts safety -DSORT -DPROMPT -DNOTOKENS -DCRASHES=2
+	holds quorum-restart-renewal safety -DSORT -DPROMPT -DNOTOKENS -DCRASHES=1 -DRENEW
+	holds quorum-guard-of-the-client safety $prompt -DNOTOKENS -DCRASHES=1 -DRENEW -DLATEGUARD
+	holds quorum-key-lost safety $prompt -DHIGH=1 -DDELETES=1
+	holds quorum-clocks safety $clocks -DNORELEASE -DSKEW=1
+	holds quorum-clocks-far-behind safety $clocks -DNORELEASE -DSKEW=1 -DLAG=2
+	holds quorum-clocks-releases safety $clocks -DLAG=2
+	holds quorum-clocks-old-fence safety $clocks -DNORELEASE -DOLDFENCE -DLAG=1
+	holds quorum-clocks-without-guard safety $clocks -DBEGUN -DTICKS=1 -DRESTART=1
+	holds quorum-one-manager safety $prompt -DHIGH=1 -DCRASHES=1 -DONEMANAGER
+	# Somebody gets it, with weak fairness.
+	holds quorum-wakeup-tokens liveness -DNOGHOSTS -DHIGH=1
+	holds quorum-wakeup-node-down liveness -DNOGHOSTS -DNOTOKENS -DDOWN -DDIES -DATTEMPTS=3
+}
+
+quorum_deliberate() {
+	breaks quorum-half safety "$exclusion" $prompt -DNOTOKENS -DN=4 -DTICKS=1 -DBREAK_HALF
+	breaks quorum-one-round safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DTICKS=1 -DBREAK_ONEROUND
+	breaks quorum-confirmed-by-anybody safety '(mine[c]>' $prompt -DHIGH=2 -DRISEN=1 -DTICKS=1 -DBREAK_ANYNODE
+	breaks quorum-late-vote-above safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DDELETES=1 -DTICKS=1 -DBREAK_LATEHIGHER
+	breaks quorum-same-value-again safety "$exclusion" $prompt -DNOTOKENS -DSAMEVALUE=1 -DSTRAYS=1 -DTICKS=1
+}
+
+quorum_deliberate_full() {
+	breaks quorum-majority-of-the-votes safety "$rising" $prompt -DN=5 -DTTL=1 -DTICKS=1 -DHIGH=1 -DRISEN=2 -DBREAK_OFVOTES
+	breaks quorum-validity-from-the-answer safety "$exclusion" $prompt -DNOTOKENS -DBREAK_ANSWERTIME
+	breaks quorum-release-without-owner-check safety "$exclusion" $prompt -DC=3 -DNOTOKENS -DTICKS=1 -DBREAK_NOOWNER
+	breaks quorum-release-of-the-counted safety "$nothing" $prompt -DNOTOKENS -DBREAK_RELEASESOME
+	breaks quorum-confirm-without-owner-check safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DDELETES=1 -DTICKS=1 -DBREAK_UNCHECKED
+	breaks quorum-extension-from-the-answer safety "$exclusion" $prompt -DNOTOKENS -DRENEW -DBREAK_LATEEXTEND
+	breaks quorum-extension-of-the-lost safety '(mine[c]>=top)' $prompt -DHIGH=0 -DRENEW -DTICKS=3 -DBREAK_LAPSED
+	breaks quorum-extension-by-the-restarted safety "$exclusion" $prompt -DNOTOKENS -DCRASHES=1 -DRENEW -DTICKS=3 -DBREAK_GUARDVOTES
+	breaks quorum-lost-fence-behind-the-clock safety "$rising" $clocks -DNORELEASE -DLAG=2 -DBREAK_LOSTFENCE
+	breaks quorum-proposal-alone safety '(mine[c]>' $prompt -DHIGH=1 -DRISEN=1 -DCRASHES=1 -DONEMANAGER -DBREAK_RETURNED
+	breaks quorum-waits-for-all liveness "$forever" -DNOGHOSTS -DNOTOKENS -DDOWN -DBREAK_WAITALL
+}
+
+quorum_known() {
+	breaks quorum-no-guard safety "$exclusion" $prompt -DNOTOKENS -DCRASHES=1 -DTICKS=1 -DRESTART=0
+	breaks quorum-guard-below-the-ttl safety "$exclusion" $prompt -DNOTOKENS -DCRASHES=1 -DRESTART=1
+	breaks quorum-fence-lost-without-clocks safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DCRASHES=1 -DTICKS=2
+	breaks quorum-clocks-too-far-apart safety "$rising" $clocks -DNORELEASE -DSKEW=2
+	breaks quorum-clocks-old-fence-too-far safety "$rising" $clocks -DNORELEASE -DOLDFENCE -DLAG=1 -DSKEW=1
+	breaks quorum-clocks-short-restart safety "$begun" $clocks -DBEGUN -DTICKS=1 -DRESTART=1 -DSKEW=1
+	breaks quorum-ties-for-ever liveness "$forever" -DNOGHOSTS -DNOTOKENS -DATTEMPTS=9
+}
+
+case ${ONLY:-} in '' | lock)
+	model=$here/lock.pml
+	$size
+	deliberate
+	[ "$size" = full ] && known ;;
+esac
+case ${ONLY:-} in '' | quorum)
+	model=$here/quorum.pml
+	quorum_$size
+	quorum_deliberate
+	[ "$size" = full ] && quorum_deliberate_full && quorum_known ;;
+esac
+
+if [ "$size" = full ] && [ "${2:-}" = doc ] && [ -z "${ONLY:-}" ]; then
 	doc=$here/../../docs/model.md
 	awk -v rows="$rows" '
 		/<!-- measured -->/ { print; print "| name | search | options | states | depth | MB | s | result |"
