@@ -64,7 +64,7 @@ simulate:
 	cd test && $(GO) test -timeout 0 -v ./simulation -run 'TestSeeds$$' -seeds $(SEEDS) -first $$(date +%s)
 
 soak: redis
-	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives' .
+	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives|Suite' .
 
 fuzz:
 	for target in $(FUZZ); do \
