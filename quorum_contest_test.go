@@ -264,12 +264,12 @@ func TestQuorumRestartGuard(t *testing.T) {
 		eventually(t, "both have it", func() bool { return ns.holders("key", l.Value()) == 2 })
 		ns.servers[0].Kill()
 		ns.servers[0].Run()
-		other, err := restarted.other.TryLock(ctx, "key", longest)
+		_, err := restarted.other.TryLock(ctx, "key", longest)
 		require.Error(t, err, "the other live node has it")
 		// Then that one is gone, and the one that had no vote is back, empty.
 		ns.servers[1].Kill()
 		ns.servers[1].Run()
-		other, err = restarted.other.TryLock(ctx, "key", longest)
+		other, err := restarted.other.TryLock(ctx, "key", longest)
 		require.Equal(t, restarted.gets, err == nil, "%v", err)
 		if err == nil {
 			require.Greater(t, other.Token(), l.Token())
