@@ -62,6 +62,13 @@ func (m *LockManager) proceed(l *Lock, node int) {
 	switch {
 	case st.wipe:
 		st.op = &op{kind: opRelease, lock: l, node: node, value: st.value}
+	case st.next != nil && st.next.kind == opVote && st.ghost && st.next.value == l.valueArg:
+		// The release that it had to wait for may have been sent twice.
+		v := st.next.vote
+		st.next = nil
+		v.answers[node] = answer{verdict: none, err: errGhost}
+		m.count(v, time.Now())
+		return
 	case st.next != nil:
 		st.op, st.next = st.next, nil
 		st.op.uncertain = st.trace // the key may hold the value from before

@@ -36,8 +36,9 @@ type quorum struct {
 //   - ValidUntil is another 2 ms earlier, and a TTL is at least 5 ms.
 //   - A node that lost its keys in a restart may help a second holder to a
 //     majority while the lease of the first lasts: see WithRestartGuard. The
-//     same goes for a server's clock that jumps. Tokens rise all the same, as long
-//     as the servers' clocks differ by less than the restart took. Where a lock
+//     same goes for a server's clock that jumps. Who begins after another has
+//     returned has the higher token all the same, if the servers' clocks differ by
+//     less than the restart took. Where a lock
 //     guards data, have the storage check the token: no lease, on however many
 //     servers, stops a holder that was paused beyond it.
 //   - A call fails, if it has never heard from a majority of nodes, after four

@@ -139,7 +139,7 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 		if r.verdict == none {
 			err = fmt.Errorf("started %v ago: no vote before %v", r.uptime, m.opts.guard)
 		}
-		st.trace = r.verdict == yes
+		st.trace = r.verdict == yes || r.verdict == none && o.uncertain
 	} else {
 		st.trace = o.uncertain
 	}

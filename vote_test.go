@@ -9,46 +9,119 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// A stillQuorum is a manager of three nodes that sends nothing, and a lock that
+// competes. Its mutex is held.
+type stillQuorum struct {
+	*LockManager
+	t    *testing.T
+	lock *Lock
+}
+
+func newStillQuorum(t *testing.T) *stillQuorum {
+	m, err := NewQuorumManager([]redis.UniversalClient{
+		redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}),
+		redis.NewClient(&redis.Options{Addr: "127.0.0.1:2"}),
+		redis.NewClient(&redis.Options{Addr: "127.0.0.1:3"}),
+	})
+	require.NoError(t, err)
+	for _, s := range m.shards {
+		s.resumeAt, s.wakeup = time.Now().Add(time.Hour), true
+	}
+	q := &stillQuorum{m, t, m.Lock(context.Background(), "key", time.Minute)}
+	m.mu.Lock()
+	t.Cleanup(func() {
+		for _, s := range m.shards {
+			s.pending = nil
+		}
+		q.lock.finish()
+		m.mu.Unlock()
+	})
+	return q
+}
+
+// next takes out what is to be sent to a node.
+func (q *stillQuorum) next(node int) *op {
+	q.t.Helper()
+	s := q.shards[node]
+	require.Len(q.t, s.pending, 1)
+	o := s.pending[0]
+	s.pending = nil
+	o.sent = time.Now()
+	return o
+}
+
+func (q *stillQuorum) answer(node int, o *op, reply any) {
+	o.cmd = newCommand()
+	o.cmd.SetVal(reply)
+	q.complete(o, q.shards[node], nil, time.Now())
+}
+
+func votes(token int64) any { return []any{int64(1), "1795315007", "927870", token, ""} }
+
+var refuses any = []any{int64(0), "1795315007", "927870", int64(60000), "another"}
+
 // While a majority is to confirm the token, a vote that comes late and is above it
 // is none: if a key was lost meanwhile, another may have had the lock with a token
 // from in between (LATEHIGHER in docs/model.md).
 func TestLateVoteAboveTheTokenDoesNotConfirmIt(t *testing.T) {
 	for late, want := range map[int64]state{6: waiting, 5: held, 4: waiting} {
-		m, err := NewQuorumManager([]redis.UniversalClient{
-			redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}),
-			redis.NewClient(&redis.Options{Addr: "127.0.0.1:2"}),
-			redis.NewClient(&redis.Options{Addr: "127.0.0.1:3"}),
+		t.Run("", func(t *testing.T) {
+			q := newStillQuorum(t)
+			q.answer(0, q.next(0), votes(5))
+			q.answer(1, q.next(1), votes(4)) // and has to confirm 5
+			q.answer(2, q.next(2), votes(late))
+			require.Equal(t, want, q.lock.state, late)
+			if want == waiting {
+				q.answer(1, q.next(1), int64(1)) // it does
+			}
+			require.Equal(t, held, q.lock.state, late)
+			require.EqualValues(t, 5, q.lock.token)
 		})
-		require.NoError(t, err)
-		for _, s := range m.shards {
-			s.resumeAt, s.wakeup = time.Now().Add(time.Hour), true // sends nothing
-		}
-		l := m.Lock(context.Background(), "key", time.Minute)
-		m.mu.Lock()
-		answer := func(node int, reply any) {
-			s := m.shards[node]
-			require.Len(t, s.pending, 1)
-			o := s.pending[0]
-			s.pending = nil
-			o.cmd = newCommand()
-			o.cmd.SetVal(reply)
-			o.sent = time.Now()
-			m.complete(o, s, nil, time.Now())
-		}
-		yes := func(token int64) any { return []any{int64(1), "1795315007", "927870", token, ""} }
-		answer(0, yes(5))
-		answer(1, yes(4)) // and has to confirm 5
-		answer(2, yes(late))
-		require.Equal(t, want, l.state, late)
-		if want == waiting {
-			answer(1, int64(1)) // it does
-		}
-		require.Equal(t, held, l.state, late)
-		require.EqualValues(t, 5, l.token)
-		for _, s := range m.shards {
-			s.pending = nil
-		}
-		l.finish()
-		m.mu.Unlock()
+	}
+}
+
+// A vote that waits for a release of the same value is not sent if that release may
+// arrive twice: it would take the vote away (SAMEVALUE in docs/model.md).
+func TestVoteDoesNotFollowAReleaseThatMayArriveAgain(t *testing.T) {
+	for _, uncertain := range []bool{false, true} {
+		t.Run("", func(t *testing.T) {
+			q := newStillQuorum(t)
+			q.answer(0, q.next(0), votes(5))
+			q.answer(1, q.next(1), refuses)
+			q.answer(2, q.next(2), refuses)
+			release := q.next(0)
+			require.Equal(t, opRelease, release.kind)
+			q.campaign(q.lock)
+			require.Empty(t, q.shards[0].pending)
+
+			release.uncertain = uncertain
+			q.answer(0, release, int64(1))
+			if uncertain {
+				require.Empty(t, q.shards[0].pending)
+				require.ErrorIs(t, q.lock.ballot.vote.answers[0].err, errGhost)
+			} else {
+				require.Equal(t, opVote, q.next(0).kind)
+			}
+		})
+	}
+}
+
+// A node that was restarted and does not vote may still have the value from
+// before, which has to be released there.
+func TestNodeThatMayNotVoteIsCleanedUp(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run("", func(t *testing.T) {
+			q := newStillQuorum(t)
+			o := q.next(0)
+			o.uncertain = before
+			q.answer(0, o, []any{int64(2), "1795315007", "927870", int64(1)})
+			q.answer(1, q.next(1), refuses)
+			q.answer(2, q.next(2), refuses)
+			if before {
+				require.Equal(t, opRelease, q.next(0).kind)
+			} else {
+				require.Empty(t, q.shards[0].pending)
+			}
+		})
 	}
 }

@@ -15,8 +15,8 @@
 -- Invariants: a node says yes to one value at a time. The token is above all that
 -- this node has answered or confirmed before, and at most 10 s below its clock, or
 -- not below it at all if the fence was lost; it is the one proposed wherever that
--- is possible, so that nodes agree. Running it
--- again, after a reply that was lost, changes nothing but token and lease.
+-- is possible, so that nodes agree. Running it again, after a reply that was lost,
+-- changes nothing but token and lease.
 
 local time = redis.call('TIME')
 local holder = redis.call('GET', KEYS[1])
@@ -27,18 +27,16 @@ if holder and holder ~= ARGV[1] then
   return {0, time[1], time[2], redis.call('PTTL', KEYS[1]), holder}
 end
 
-if holder then
-  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[4] ~= '0' then
+  local uptime = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
+  if uptime < tonumber(ARGV[4]) then
+    return {2, time[1], time[2], uptime}
   end
-else
-  if ARGV[4] ~= '0' then
-    local uptime = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
-    if uptime < tonumber(ARGV[4]) then
-      return {2, time[1], time[2], uptime}
-    end
-  end
+end
+if not holder then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 
 local last = redis.pcall('GET', KEYS[2])
