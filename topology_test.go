@@ -190,6 +190,21 @@ func (on *site) owner(t *testing.T, key string) string {
 	return ""
 }
 
+// anyHas tells whether any node has the value under the key.
+func (on *site) anyHas(t *testing.T, key, value string) bool {
+	t.Helper()
+	for _, node := range on.nodes {
+		has, err := node.Get(ctx, on.prefix+key).Result()
+		if !errors.Is(err, redis.Nil) {
+			require.NoError(t, err)
+		}
+		if has == value {
+			return true
+		}
+	}
+	return false
+}
+
 // left returns for how long enough nodes will have the key.
 func (on *site) left(t *testing.T, key string) time.Duration {
 	t.Helper()
