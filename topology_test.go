@@ -228,12 +228,13 @@ func (on *site) remove(t *testing.T, key string) {
 }
 
 // occupy takes a free key as another program does that then dies: on so many
-// nodes as it takes, and no more. (A claim of a lock that is lost by now may still
-// arrive at one that it could do without.)
+// nodes as it takes, and no more, so that whoever comes gets the rest, and gets it
+// first. (A claim of a lock that is lost by now may still arrive at a node that it
+// could do without.)
 func (on *site) occupy(t *testing.T, key string, ttl time.Duration) {
 	t.Helper()
 	won := 0
-	for _, node := range on.nodes {
+	for _, node := range slices.Backward(on.nodes) {
 		if won == on.needed() {
 			return
 		}
