@@ -158,6 +158,7 @@ type batch struct {
 	began   time.Time
 	raises  []*raise // one for each fence that claims of the batch need it for
 	extends bool     // has opExtends among its ops
+	follow  bool     // has an op that has to follow a redirection
 	wait    command  // WAIT for replicas, if they matter to what the batch writes
 }
 
@@ -180,6 +181,7 @@ func (s *shard) takeBatch() *batch {
 		b.ops, s.pending = divide(b.ops)
 	}
 	s.inFlight = append(s.inFlight, b)
+	b.follow = slices.ContainsFunc(b.ops, func(o *op) bool { return o.follow })
 	b.cmds = make([]redis.Cmder, 0, 2*len(b.ops)+1)
 	for _, o := range b.ops {
 		o.sent = b.began
@@ -193,13 +195,22 @@ func (s *shard) takeBatch() *batch {
 				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
 			}
 		}
-		b.cmds = o.appendCommands(b.cmds, s.m.idArg, &s.loaded)
+		b.cmds = o.appendCommands(b.cmds, s.m.idArg, s.scriptsAt(b))
 	}
 	s.askReplicas(b)
 	if b.extends {
 		time.AfterFunc(stallAfter, func() { s.rescue(b) })
 	}
 	return b
+}
+
+// scriptsAt returns which scripts are known where the batch goes. Where it is
+// redirected to none may be, and a raise that fails costs its claims dearly.
+func (s *shard) scriptsAt(b *batch) *loaded {
+	if b.follow {
+		return new(loaded)
+	}
+	return &s.loaded
 }
 
 // raiseFence has the fence raised before a claim, unless it was of late.
@@ -217,7 +228,7 @@ func (s *shard) raiseFence(b *batch, o *op) {
 	}
 	o.raise = &raise{
 		slot: sl, floor: sl.floor,
-		cmd: newCommand(append(raiseScript.appendCall(nil, &s.loaded), 1, sl.fence)...),
+		cmd: newCommand(append(raiseScript.appendCall(nil, s.scriptsAt(b)), 1, sl.fence)...),
 	}
 	b.raises = append(b.raises, o.raise)
 	b.cmds = append(b.cmds, o.raise.cmd)
@@ -276,8 +287,8 @@ func (s *shard) park() *batch {
 // exchange sends the batch and reads the replies into its commands.
 func (s *shard) exchange(b *batch) {
 	pipe := s.client.Pipeline()
-	if b.wait.Cmd != nil {
-		pipe = s.node.Pipeline()
+	if s.node != nil && !b.follow {
+		pipe = s.node.Pipeline() // the shorter way
 	}
 	_ = pipe.BatchProcess(context.Background(), b.cmds...)
 	if _, err := pipe.Exec(context.Background()); err != nil {
@@ -325,11 +336,12 @@ func (s *shard) completeBatch(b *batch) *batch {
 			failed = failed || !answered
 			o.attempts++
 			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
+			redirected := isRedirection(err) && !o.follow
 			o.follow = isRedirection(err)
 			if !m.tryAgain(o, err, now) {
 				break
 			}
-			if answered {
+			if answered && !redirected {
 				s.refuse(o)
 			} else {
 				again = append(again, o)

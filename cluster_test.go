@@ -308,7 +308,9 @@ func TestClusterMasterHangs(t *testing.T) {
 func TestClientOfOneNodeOfAClusterIsToldSo(t *testing.T) {
 	c := redistest.StartCluster(t, 3, 0)
 	for _, server := range c.Servers {
-		m := newManager(t, c.Node(server))
+		m, err := redislock.NewLockManager(c.Node(server))
+		require.NoError(t, err)
+		defer m.Close() // which may fail as well
 		for i := range 10 {
 			l := m.Lock(ctx, strconv.Itoa(i), time.Second)
 			r := soon(t, l)

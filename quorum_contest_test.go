@@ -174,6 +174,35 @@ func TestQuorumTokenIsConfirmed(t *testing.T) {
 	}
 }
 
+// A node that has lost its fence takes nothing below its clock for the next token,
+// whatever is proposed.
+func TestQuorumLostFenceBeginsAtTheClock(t *testing.T) {
+	client := startNodes(t, 1).direct[0]
+	vote := redis.NewScript(redislock.ScriptText("vote.lua"))
+	for _, c := range []struct {
+		fence, proposed, least time.Duration // against the clock
+	}{
+		{0, -5 * time.Second, 0},
+		{-6 * time.Second, -5 * time.Second, -5 * time.Second},
+		{-30 * time.Second, -20 * time.Second, 0},
+		{time.Hour, 0, time.Hour},
+	} {
+		require.NoError(t, client.FlushAll(ctx).Err())
+		now, err := client.Time(ctx).Result()
+		require.NoError(t, err)
+		at := func(d time.Duration) int64 { return now.Add(d).UnixMicro() }
+		if c.fence != 0 {
+			require.NoError(t, client.Set(ctx, redislock.FenceKey, at(c.fence), 0).Err())
+		}
+		reply, err := vote.Run(ctx, client, []string{"key", redislock.FenceKey, "rival"}, "value", 1000, at(c.proposed), 0, "").Slice()
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, reply[3], at(c.least), c)
+		if c.least < 0 {
+			require.Equal(t, at(c.proposed), reply[3], "what is near enough is agreed to")
+		}
+	}
+}
+
 // Where the nodes cannot be brought to agree, the lock is not had.
 func TestQuorumTokenThatCannotBeConfirmed(t *testing.T) {
 	ns := startNodes(t, 3)
@@ -235,12 +264,12 @@ func TestQuorumRestartGuard(t *testing.T) {
 		eventually(t, "both have it", func() bool { return ns.holders("key", l.Value()) == 2 })
 		ns.servers[0].Kill()
 		ns.servers[0].Run()
-		other, err := restarted.other.TryLock(ctx, "key", longest)
+		_, err := restarted.other.TryLock(ctx, "key", longest)
 		require.Error(t, err, "the other live node has it")
 		// Then that one is gone, and the one that had no vote is back, empty.
 		ns.servers[1].Kill()
 		ns.servers[1].Run()
-		other, err = restarted.other.TryLock(ctx, "key", longest)
+		other, err := restarted.other.TryLock(ctx, "key", longest)
 		require.Equal(t, restarted.gets, err == nil, "%v", err)
 		if err == nil {
 			require.Greater(t, other.Token(), l.Token())

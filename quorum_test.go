@@ -129,11 +129,12 @@ func TestQuorumLockIsOnAllNodesAndLeavesNothing(t *testing.T) {
 				before := time.Now()
 				l := acquire(t, m, "key", time.Minute)
 				mu.Lock()
+				sent := sent
+				mu.Unlock()
 				if sent.After(before) { // else the other two were quicker
 					require.False(t, l.ValidUntil().After(sent.Add(time.Minute-602*time.Millisecond)))
 				}
 				require.False(t, l.ValidUntil().Before(before.Add(time.Minute-602*time.Millisecond)))
-				mu.Unlock()
 				require.NoError(t, l.Unlock())
 			}
 			l := acquire(t, m, "key", time.Minute)

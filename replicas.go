@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -49,21 +50,13 @@ const notAsked = -1 // about replicas
 
 // askReplicas ends the batch with WAIT, if it acquires anything. WAIT counts what
 // was written over its own connection, so the batch must not be spread over
-// several: on a cluster it goes straight to the node. Where a slot is about to
-// move that does not do, and the client has to follow redirections.
+// several, as those that have to follow redirections may be.
 func (s *shard) askReplicas(b *batch) {
 	o := &s.m.opts
-	if o.replicas == 0 || s.node == nil {
+	if o.replicas == 0 || s.node == nil || b.follow {
 		return
 	}
-	acquires := false
-	for _, o := range b.ops {
-		if o.follow {
-			return
-		}
-		acquires = acquires || o.kind == opClaim || o.kind == opAcquire
-	}
-	if acquires {
+	if slices.ContainsFunc(b.ops, func(o *op) bool { return o.kind == opClaim || o.kind == opAcquire }) {
 		b.wait = newCommand("wait", o.replicas, o.replicaTimeout.Milliseconds())
 		b.cmds = append(b.cmds, b.wait)
 	}

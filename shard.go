@@ -9,13 +9,14 @@ import (
 )
 
 // A shard is one of the servers that the locks are kept on: the only one, a
-// master of a cluster, or a node of a quorum. It has a sender and a subscription of its own, so that a
-// server that is slow or gone holds up nobody but who needs it.
+// master of a cluster, or a node of a quorum. It has a sender and a subscription
+// of its own, so that a server that is slow or gone holds up nobody but who needs
+// it.
 type shard struct {
 	m      *LockManager
-	client redis.UniversalClient // what requests go through
+	client redis.UniversalClient // follows redirections
 	db     int                   // that client is in
-	node   redis.UniversalClient // what the subscription goes through: this server, whatever it serves
+	node   redis.UniversalClient // of this server, whatever it serves; nil: not known which
 
 	sender
 	clock  clock
@@ -131,9 +132,9 @@ type cluster interface {
 	ReloadState(ctx context.Context)
 }
 
-// topology is which master of a cluster serves which slot. The client knows it,
-// and follows redirections; here it is for keeping apart what goes to different
-// servers, and for having the subscriptions where the keys are.
+// topology is which master of a cluster serves which slot. The client knows it;
+// here it is for keeping apart what goes to different servers, and for having the
+// subscriptions where the keys are.
 //
 // Until the client has first heard from the cluster, which it does with the first
 // request, all goes through the shard that came first and has no node of its own.

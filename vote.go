@@ -430,6 +430,7 @@ func (m *LockManager) countExtension(v *vote, now time.Time) {
 	switch {
 	case ayes >= need:
 		v.decided = true
+		v.lock.checkLease(now) // too late is too late, whoever has had it in between
 		m.extensionEnded(v.extension, v.began, lease.Milliseconds(), nil, now)
 	case noes >= need:
 		v.decided = true

@@ -13,8 +13,9 @@
 --       `uptime` seconds ago
 --
 -- Invariants: a node says yes to one value at a time. The token is above all that
--- this node has answered or confirmed before, and at most 10 s below its clock; it
--- is the one proposed wherever that is possible, so that nodes agree. Running it
+-- this node has answered or confirmed before, and at most 10 s below its clock, or
+-- not below it at all if the fence was lost; it is the one proposed wherever that
+-- is possible, so that nodes agree. Running it
 -- again, after a reply that was lost, changes nothing but token and lease.
 
 local time = redis.call('TIME')
@@ -47,7 +48,7 @@ if not (last >= 0 and last < 9007199254740991) then -- nor if it is NaN
 end
 local token = math.max(last + 1, tonumber(ARGV[3]))
 local now = time[1] * 1000000 + time[2]
-if token < now - 10000000 then
+if token < now - (last > 0 and 10000000 or 0) then
   token = now
 end
 redis.call('SET', KEYS[2], string.format('%.0f', token), 'PX', '86400000') -- a day

@@ -166,7 +166,7 @@ known() {
 # --- quorum.pml ---
 
 exclusion='((m==c)||'
-rising='(mine[c]>top)'
+rising='(mine[c]>' # or >=, where another was given the lock since
 begun='(mine[c]>seen[c])'
 nothing='(key[m]!=(c+1))'
 forever='acceptance cycle'
@@ -211,7 +211,7 @@ quorum_full() {
 quorum_deliberate() {
 	breaks quorum-half safety "$exclusion" $prompt -DNOTOKENS -DN=4 -DTICKS=1 -DBREAK_HALF
 	breaks quorum-one-round safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DTICKS=1 -DBREAK_ONEROUND
-	breaks quorum-confirmed-by-anybody safety '(mine[c]>' $prompt -DHIGH=2 -DRISEN=1 -DTICKS=1 -DBREAK_ANYNODE
+	breaks quorum-confirmed-by-anybody safety "$rising" $prompt -DHIGH=2 -DRISEN=1 -DTICKS=1 -DBREAK_ANYNODE
 	breaks quorum-late-vote-above safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DDELETES=1 -DTICKS=1 -DBREAK_LATEHIGHER
 	breaks quorum-same-value-again safety "$exclusion" $prompt -DNOTOKENS -DSAMEVALUE=1 -DSTRAYS=1 -DTICKS=1
 }
@@ -223,10 +223,10 @@ quorum_deliberate_full() {
 	breaks quorum-release-of-the-counted safety "$nothing" $prompt -DNOTOKENS -DBREAK_RELEASESOME
 	breaks quorum-confirm-without-owner-check safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DDELETES=1 -DTICKS=1 -DBREAK_UNCHECKED
 	breaks quorum-extension-from-the-answer safety "$exclusion" $prompt -DNOTOKENS -DRENEW -DBREAK_LATEEXTEND
-	breaks quorum-extension-of-the-lost safety '(mine[c]>=top)' $prompt -DHIGH=0 -DRENEW -DTICKS=3 -DBREAK_LAPSED
+	breaks quorum-extension-of-the-lost safety "$rising" $prompt -DHIGH=0 -DRENEW -DTICKS=3 -DBREAK_LAPSED
 	breaks quorum-extension-by-the-restarted safety "$exclusion" $prompt -DNOTOKENS -DCRASHES=1 -DRENEW -DTICKS=3 -DBREAK_GUARDVOTES
 	breaks quorum-lost-fence-behind-the-clock safety "$rising" $clocks -DNORELEASE -DLAG=2 -DBREAK_LOSTFENCE
-	breaks quorum-proposal-alone safety '(mine[c]>' $prompt -DHIGH=1 -DRISEN=1 -DCRASHES=1 -DONEMANAGER -DBREAK_RETURNED
+	breaks quorum-proposal-alone safety "$rising" $prompt -DHIGH=1 -DRISEN=1 -DCRASHES=1 -DONEMANAGER -DBREAK_RETURNED
 	breaks quorum-waits-for-all liveness "$forever" -DNOGHOSTS -DNOTOKENS -DDOWN -DBREAK_WAITALL
 }
 
