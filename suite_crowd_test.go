@@ -112,6 +112,35 @@ func suiteForeignLockers(t *testing.T, on *site) {
 	require.Equal(t, 80, shared.visits-visits)
 }
 
+// Managers that come to a free key at the same moment get it one after another,
+// and none keeps part of it from the others while it waits.
+func suiteAllAtOnce(t *testing.T, on *site) {
+	managers := on.managers(t, 3)
+	patient, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	for i := range 50 {
+		key := on.key(t, fmt.Sprint("key", i))
+		var guarded room
+		var wg sync.WaitGroup
+		for _, m := range managers {
+			wg.Go(func() {
+				l := m.Lock(patient, key, time.Minute)
+				if r := l.Wait(); r.Err != nil {
+					t.Error(r.Err)
+					return
+				}
+				guarded.enter(t, l.Token(), on.tokens)
+				guarded.leave()
+				if err := l.Unlock(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, len(managers), guarded.visits)
+	}
+}
+
 // Many goroutines of several managers on many keys, in every slot.
 func suiteStress(t *testing.T, on *site) {
 	const goroutines, rounds, keys = 64, 20, 32

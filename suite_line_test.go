@@ -193,6 +193,19 @@ func suiteDeadWaiters(t *testing.T, on *site) {
 	serve(t, behind)
 }
 
+// Who waits keeps nothing of the key from others meanwhile, on no node.
+func suiteWaiterHoldsNothing(t *testing.T, on *site) {
+	key, m := on.key(t, "key"), on.manager(t)
+	on.occupy(t, key, time.Hour)
+	l := m.Lock(ctx, key, time.Minute)
+	on.awaitWaiting(t, key, 1)
+	_, err := m.TryLock(ctx, key, time.Minute) // when this is answered, so was the other
+	require.ErrorIs(t, err, redislock.ErrNotAcquired)
+	eventually(t, "no node has the waiter's value", func() bool { return !on.anyHas(t, key, l.Value()) })
+	on.remove(t, key)
+	serve(t, l)
+}
+
 func suiteDeadHolder(t *testing.T, on *site) {
 	const ttl = 100 * time.Millisecond
 	key, m := on.key(t, "key"), on.manager(t, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))

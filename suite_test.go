@@ -38,6 +38,7 @@ var suite = []struct {
 	{"UnlockWhileWaiting", suiteUnlockWhileWaiting},
 	{"ClosedWaiters", suiteClosedWaiters},
 	{"DeadWaiters", suiteDeadWaiters},
+	{"WaiterHoldsNothing", suiteWaiterHoldsNothing},
 	{"DeadHolder", suiteDeadHolder},
 	{"HeldKeyIsDeleted", suiteHeldKeyIsDeleted},
 
@@ -55,6 +56,7 @@ var suite = []struct {
 
 	// suite_crowd_test.go
 	{"ForeignLockers", suiteForeignLockers},
+	{"AllAtOnce", suiteAllAtOnce},
 	{"Stress", suiteStress},
 	{"ThousandLocks", suiteThousandLocks},
 }

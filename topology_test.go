@@ -190,6 +190,21 @@ func (on *site) owner(t *testing.T, key string) string {
 	return ""
 }
 
+// anyHas tells whether any node has the value under the key.
+func (on *site) anyHas(t *testing.T, key, value string) bool {
+	t.Helper()
+	for _, node := range on.nodes {
+		has, err := node.Get(ctx, on.prefix+key).Result()
+		if !errors.Is(err, redis.Nil) {
+			require.NoError(t, err)
+		}
+		if has == value {
+			return true
+		}
+	}
+	return false
+}
+
 // left returns for how long enough nodes will have the key.
 func (on *site) left(t *testing.T, key string) time.Duration {
 	t.Helper()
@@ -213,12 +228,13 @@ func (on *site) remove(t *testing.T, key string) {
 }
 
 // occupy takes a free key as another program does that then dies: on so many
-// nodes as it takes, and no more. (A claim of a lock that is lost by now may still
-// arrive at one that it could do without.)
+// nodes as it takes, and no more, so that whoever comes gets the rest, and gets it
+// first. (A claim of a lock that is lost by now may still arrive at a node that it
+// could do without.)
 func (on *site) occupy(t *testing.T, key string, ttl time.Duration) {
 	t.Helper()
 	won := 0
-	for _, node := range on.nodes {
+	for _, node := range slices.Backward(on.nodes) {
 		if won == on.needed() {
 			return
 		}
