@@ -96,11 +96,13 @@ func (c *Cluster) start() (*Server, error) {
 // meet introduces each server to the others, and returns when they all know each other.
 func meet(servers []*Server) error {
 	var introduced time.Time
+	rounds := 0
 	return until(func() error {
 		var missing error
 		introduce := time.Since(introduced) > 2*time.Second // longer than an introduction may take
 		if introduce {
 			introduced = time.Now()
+			rounds++
 		}
 		for i, s := range servers {
 			view, err := s.nodes(atLast)
@@ -112,7 +114,8 @@ func meet(servers []*Server) error {
 					continue
 				}
 				missing = fmt.Errorf("%s does not know %s", s.Addr, other.Addr)
-				if introduce && j < i { // one of the two is enough
+				// One of the two is enough, unless only the other has given up on it.
+				if introduce && (j < i || rounds > 1) {
 					host, port, _ := net.SplitHostPort(other.Addr)
 					if _, err := s.do("CLUSTER", "MEET", host, port); err != nil {
 						return err
