@@ -166,3 +166,25 @@ func ExampleWithAutoRenew() {
 	fmt.Println(lock.Err())
 	// Output: <nil>
 }
+
+// Any one of the three servers may fail without a lock being lost or refused. They
+// must not replicate each other.
+func ExampleNewQuorumManager() {
+	var clients []redis.UniversalClient
+	for range 3 {
+		client, closeAll := connect() // to three servers
+		defer closeAll()
+		clients = append(clients, client)
+	}
+	manager, err := redislock.NewQuorumManager(clients)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer manager.Close()
+
+	lock := manager.Lock(context.Background(), "order:42", 10*time.Second)
+	defer lock.Unlock()
+	fmt.Println(lock.Wait().OK())
+	// Output: true
+}
