@@ -23,7 +23,7 @@ FUZZ = FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzGrantToWaiter FuzzReply 
 .PHONY: test check lint redis cc tools chaos mutants model simulate soak fuzz bench bench-topologies bench-quick microbench
 
 test: redis cc
-	for module in $(MODULES); do (cd $$module && $(GO) test -race -p 1 -timeout 8m ./...) || exit 1; done
+	for module in $(MODULES); do (cd $$module && $(GO) test -race -p 1 -timeout 12m ./...) || exit 1; done
 
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 3 + 1))/3
