@@ -22,7 +22,7 @@ func newStillQuorum(t *testing.T) *stillQuorum {
 		redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}),
 		redis.NewClient(&redis.Options{Addr: "127.0.0.1:2"}),
 		redis.NewClient(&redis.Options{Addr: "127.0.0.1:3"}),
-	})
+	}, WithKeyspaceEvents(KeyspaceOff))
 	require.NoError(t, err)
 	for _, s := range m.shards {
 		s.resumeAt, s.wakeup = time.Now().Add(time.Hour), true
@@ -34,6 +34,7 @@ func newStillQuorum(t *testing.T) *stillQuorum {
 			s.pending = nil
 		}
 		q.lock.finish()
+		m.closed = true // for timers that are still to come
 		m.mu.Unlock()
 	})
 	return q
