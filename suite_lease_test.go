@@ -1,7 +1,6 @@
 package redislock_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -24,16 +23,16 @@ func withShortLease(t *testing.T, test func(ttl time.Duration) bool) {
 	t.Fatal("not even with a lease of seconds")
 }
 
-// acquireShort acquires, unless the grant took longer than the lease.
+// acquireShort acquires, unless that took longer than the lease, or than a quorum
+// has for it.
 func acquireShort(t *testing.T, m *redislock.LockManager, key string, ttl time.Duration, opts ...redislock.LockOption) (l *redislock.Lock, ok bool) {
 	t.Helper()
 	l = m.Lock(ctx, key, ttl, opts...)
 	r := soon(t, l)
-	if errors.Is(r.Err, redislock.ErrNotAcquired) {
-		return nil, false
+	if r.Err != nil {
+		t.Log(r.Err) // which matters if it stays like that
 	}
-	require.NoError(t, r.Err)
-	return l, true
+	return l, r.OK()
 }
 
 func awaitDone(t *testing.T, l *redislock.Lock) {
