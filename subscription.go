@@ -39,6 +39,7 @@ type events struct {
 const (
 	idleBeforePing = 3 * time.Second
 	pongTimeout    = time.Second
+	beginTimeout   = 700 * time.Millisecond // for the first answer: callers wait for it, a second at most
 	eventsTimeout  = 5 * time.Second
 )
 
@@ -321,7 +322,10 @@ func (e *events) receive(ps *redis.PubSub) error {
 	up, pinged := false, false
 	for {
 		timeout := idleBeforePing
-		if pinged || !up {
+		switch {
+		case !up:
+			timeout = beginTimeout
+		case pinged:
 			timeout = pongTimeout
 		}
 		msg, err := ps.ReceiveTimeout(ctx, timeout)
