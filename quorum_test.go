@@ -379,9 +379,10 @@ func TestQuorumTieIsSettled(t *testing.T) {
 	ns := startNodes(t, 3)
 	ns.kill(2)
 	m := ns.manager()
-	ns.set("key", "foreign", 300*time.Millisecond, 1)
+	ns.set("key", "foreign", time.Minute, 1)
 	_, err := m.TryLock(ctx, "key", time.Minute)
 	require.ErrorIs(t, err, redislock.ErrNotAcquired)
+	require.NoError(t, ns.direct[1].PExpire(ctx, "key", 300*time.Millisecond).Err())
 	require.NoError(t, acquire(t, m, "key", time.Minute).Unlock(), "when the other's key has gone")
 
 	var wg sync.WaitGroup
