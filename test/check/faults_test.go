@@ -134,3 +134,32 @@ func TestWaitingForADeadHolderIsNoIdleKey(t *testing.T) {
 	verify(t, build(5000), "G5", "no idle key", false)
 	verify(t, build(2000), "G5", "no idle key", true)
 }
+
+// A waiter that Redis had no score of when it asked for its place joins anew if it
+// has had its turn, without hearing of it. One that was skipped keeps its place.
+func TestAPlaceIsGivenUpByAnUnheardTurnOnly(t *testing.T) {
+	build := func(served bool) check.Input {
+		w := newWorld()
+		w.of("", history.Fault, nil)
+		a := w.lock("a", "k", "p1", 1000, false)
+		b := w.lock("b", "k", "p2", 500, false)
+		c := w.lock("c", "k", "p1", 500, false)
+		d := w.lock("d", "k", "p1", 500, false)
+		w.dead["p2"] = !served
+		w.unlock(a)
+		w.dead["p2"] = false
+		if served { // by a message that was lost
+			event(w.events, history.Granted, "b").Kind = "nothing"
+			b.granted = false
+			w.pass(510)
+		}
+		b.score = ""
+		w.look(b)
+		w.unlock(c)
+		w.unlock(d)
+		w.unlock(b)
+		return w.input()
+	}
+	verify(t, build(true), "G2", "first come, first served", false)
+	verify(t, build(false), "G2", "first come, first served", true)
+}

@@ -17,6 +17,11 @@ import (
 // at the first ZADD and not at the scores, and thereby checks the scores, too: a
 // score that is out of order, or not the old one, has the wrong one popped.
 //
+// A waiter that has become the holder has had its turn. If it never heard of that,
+// and its lease is over, it looks at the line again, in its old place as well; but
+// if the answer to its joining was lost, too, nobody knows that place any more, and
+// it joins anew.
+//
 // Besides:
 //   - nobody who has not joined gets the key over the heads of those who have,
 //     unless its lease ended, or another program deleted it, just before;
@@ -39,6 +44,7 @@ type line struct {
 	*run
 	key     *aof.Key
 	waiters map[string]*waiter // all that ever joined
+	places  int                // how many were given away
 	inLine  waiterHeap         // may hold some that have left
 	count   int                // how many are in line
 	freed   freeing            // why the key is free, if it is
@@ -50,6 +56,7 @@ type waiter struct {
 	place  int // by first ZADD
 	score  float64
 	inLine bool
+	served bool // has been the holder
 }
 
 type freeing int
@@ -92,16 +99,18 @@ func (l *line) apply(f *aof.Fact) {
 }
 
 func (l *line) join(f *aof.Fact, w *waiter) {
-	if w == nil {
-		w = &waiter{value: f.Value, op: l.ops[f.Value], place: len(l.waiters), score: f.Score}
-		l.waiters[f.Value] = w
-	} else {
+	if w != nil {
 		l.examined("G4", "places kept", 1)
 		// The reply that named the score may have been lost with the queue.
 		if f.Score != w.score && w.op != nil && l.undisturbed(w.op.process) && !l.SecondClass.any() {
 			l.violation("G4", "places kept", l.key.Name, []string{w.value},
 				"%s joined with score %.0f and again (entry %d) with %.0f", w.value, w.score, f.Serial, f.Score)
 		}
+	}
+	if w == nil || w.served && !w.inLine && f.Score != w.score {
+		w = &waiter{value: f.Value, op: l.ops[f.Value], place: l.places, score: f.Score}
+		l.waiters[f.Value] = w
+		l.places++
 	}
 	if !w.inLine {
 		w.inLine = true
@@ -136,6 +145,7 @@ func (l *line) head() *waiter {
 }
 
 func (l *line) granted(f *aof.Fact, w *waiter) {
+	w.served = true
 	l.examined("G2", "first come, first served", 1)
 	if head := l.head(); head != nil && head.place < w.place {
 		l.violation("G2", "first come, first served", l.key.Name, []string{head.value, w.value},
