@@ -174,9 +174,12 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		return // granted in the meantime
 	}
 	l.score, l.asOf = r.score, r.server
-	ln.contended, ln.shortest = now, r.shortest
-	m.lookBy(ln, now, r.lease)
-	if l.doubt {
+	ln.contended = now
+	if !r.behind {
+		ln.shortest = r.shortest
+		m.lookBy(ln, now, r.lease)
+	}
+	if l.doubt || ln.lookAt.IsZero() {
 		m.confirm(l)
 	}
 	if o.look {
@@ -315,10 +318,15 @@ func (m *LockManager) giveBack(key, value string) {
 	}})
 }
 
-// released takes in the answer of release.lua.
+// released takes in the answer of release.lua, or of free.lua.
 func (m *LockManager) released(o *op, err error, now time.Time) {
 	l := o.lock
 	ln := l.line.slot.lines[l.key]
+	if o.simple && err == nil && o.cmd.Val() == int64(-1) {
+		o.simple = false
+		m.submit(o)
+		return
+	}
 	var r releaseReply
 	if err == nil {
 		r, err = decodeRelease(o.cmd.Val())

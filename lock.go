@@ -294,11 +294,15 @@ func (m *LockManager) cleanUp(l *Lock) {
 	case l.inFlight, l.releasing:
 	case l.trace:
 		l.releasing = true
-		m.submit(&op{kind: opRelease, lock: l})
+		m.submit(&op{kind: opRelease, lock: l, simple: l.neverQueued() && l.line.slot.lines[l.key] == nil})
 	default:
 		m.forget(l)
 	}
 }
+
+// neverQueued tells a lock that was acquired without standing in the queue, as far
+// as is known.
+func (l *Lock) neverQueued() bool { return l.token != 0 && !l.joined && l.score == 0 }
 
 // leaveLine takes the lock out of the line here, and stops heeding its context.
 func (m *LockManager) leaveLine(l *Lock) {

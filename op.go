@@ -14,7 +14,7 @@ type opKind uint8
 const (
 	opClaim   opKind = iota // plain SET NX and a token: for a key thought to be free
 	opAcquire               // acquire.lua
-	opRelease               // release.lua
+	opRelease               // release.lua, or free.lua
 	opExtend                // extend.lua
 	opVote                  // vote.lua
 	opConfirm               // confirm.lua
@@ -27,6 +27,7 @@ type op struct {
 	kind opKind
 	lock *Lock
 
+	simple bool          // opRelease: nobody is known to wait, free.lua may do
 	join   bool          // opAcquire: wait in the line
 	look   bool          // opAcquire: looks after the line, for all who wait here
 	rejoin bool          // opAcquire: part of a rejoin
@@ -102,6 +103,11 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		args = append(args, l.line.scriptKeys()...)
 		args = append(args, l.valueArg, l.ttlArg, mode, manager, l.line.slot.grants, l.seq, score)
 	case opRelease:
+		if o.simple {
+			args = freeScript.appendCall(args, have)
+			args = append(args, 2, l.line.args[1], l.line.queueArg(), l.valueArg)
+			break
+		}
 		member := any("")
 		if l.joined {
 			member = l.member()

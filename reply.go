@@ -14,13 +14,15 @@ import (
 // acquireReply is the reply of acquire.lua.
 type acquireReply struct {
 	held   bool
+	behind bool          // joined, and that is all: another waiter here looks after the line
 	server time.Duration // the server's clock
 	lease  time.Duration // left to the holder; negative: without end
 
 	token int64 // held only
 	alone bool  // held only: nobody stood in the line
 
-	// Not held only; the last three of those who joined only.
+	// Neither held nor behind; the last three of those who joined only. The score
+	// is there for who is behind, too.
 	holder   string
 	turn     uint64 // this manager's waiter who has just become the holder
 	score    int64
@@ -30,8 +32,13 @@ type acquireReply struct {
 
 func decodeAcquire(v any) (r acquireReply, err error) {
 	f := fields(v, &err)
-	r.held = f.int(0) == 1
+	kind := f.int(0)
+	r.held, r.behind = kind == 1, kind == 2
 	r.server = f.time(1)
+	if r.behind {
+		r.score = r.server.Microseconds()
+		return r, err
+	}
 	if r.held {
 		r.token = f.int(3)
 		r.lease = f.milliseconds(4)

@@ -74,6 +74,7 @@ func FuzzAnyReply(f *testing.F) {
 	f.Add([]byte{list, odd, 0, text + 12*4, text + 12*3, odd, 4, text + 12*8, text})        // taken, without end
 	f.Add([]byte{list, odd, 0, text + 12*4, text + 12*3, odd, 6, text + 12*8, text + 12*2}) // a negative turn
 	f.Add([]byte{12*9 + 10, odd, 0, text + 12*4, text + 12*3, odd, 6, text + 12*8, text, odd, 9, odd, 1, odd, 12})
+	f.Add([]byte{12*3 + 10, odd, 2, text + 12*4, text + 12*3})                          // behind another
 	f.Add([]byte{list, odd, 3, text + 12*4, text + 12*3, odd, 2, odd, 10, text + 12*8}) // released to our own
 	f.Add([]byte{list, odd, 3, text + 12*4, text + 12*3, odd, 4, odd, 10, text + 12*8}) // to a negative one
 	f.Add([]byte{12*1 + 10, odd, 2})
@@ -82,7 +83,7 @@ func FuzzAnyReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v := anyReply(&data, 0)
-		if r, err := decodeAcquire(v); err == nil {
+		if r, err := decodeAcquire(v); err == nil && !r.behind {
 			at := 3
 			if r.held {
 				at = 4

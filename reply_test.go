@@ -84,6 +84,27 @@ func TestReplyThatDoesNotFitIsAnError(t *testing.T) {
 	}
 }
 
+// Who joins behind another of this manager is told no lease. He counts on the look
+// that is set for that one, and asks where there is none any more.
+func TestWhoIsBehindAnotherIsLookedAfter(t *testing.T) {
+	for _, set := range []bool{true, false} {
+		m, l := newStill(t, "key")
+		m.mu.Lock()
+		now := time.Now()
+		o := &op{kind: opAcquire, lock: l, join: true, cmd: newCommand(), sent: now}
+		o.cmd.SetVal([]any{int64(2), "1795315007", "927870"})
+		l.line.unsent, l.joined, l.inFlight, l.line.acquiring = nil, false, true, 1
+		if set {
+			m.lookBy(l.line, now, time.Minute)
+		}
+		m.complete(o, m.shards[0], nil, now)
+		require.True(t, l.joined)
+		require.Equal(t, int64(1795315007927870), l.score)
+		require.Equal(t, !set, l.inFlight)
+		m.mu.Unlock()
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	f.Add(int64(0), "1", "2", int64(5), "holder", "", int64(1), int64(0), int64(7), 9)
 	f.Add(int64(1), "1", "2", int64(5), "holder", "", int64(1), int64(0), int64(7), 3)

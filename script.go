@@ -19,9 +19,10 @@ var (
 	raiseScript   = newScript(3, "raise.lua")
 	voteScript    = newScript(4, "vote.lua")
 	confirmScript = newScript(5, "confirm.lua")
+	freeScript    = newScript(6, "free.lua")
 )
 
-const scripts = 6
+const scripts = 7
 
 type script struct {
 	index     int // in loaded

@@ -23,8 +23,8 @@ func BenchmarkServer(b *testing.B) {
 	call := func(sha string, args ...any) []any {
 		return append(append([]any{"evalsha", sha}, keys...), args...)
 	}
-	join := func(sha string, i int) []any {
-		return call(sha, value(i), 60000, "join", manager, channel, i, "")
+	join := func(sha string, i, ttl int) []any {
+		return call(sha, value(i), ttl, "join", manager, channel, i, "")
 	}
 	for _, one := range []struct {
 		name, script, stat string
@@ -44,8 +44,14 @@ func BenchmarkServer(b *testing.B) {
 		{"releaseFree", "release.lua", "evalsha", []int{0}, func(sha string, i int) [][]any {
 			return [][]any{{"set", "key", value(i)}, call(sha, value(i), manager, channel, "")}
 		}},
+		{"releaseSimple", "free.lua", "evalsha", []int{0}, func(sha string, i int) [][]any {
+			return [][]any{{"set", "key", value(i)}, {"evalsha", sha, 2, "key", queue, value(i)}}
+		}},
 		{"join", "acquire.lua", "evalsha", []int{10, 1000, 100_000}, func(sha string, i int) [][]any {
-			return [][]any{{"zpopmin", queue}, join(sha, i)}
+			return [][]any{{"zpopmin", queue}, join(sha, i, 60000+i%2)}
+		}},
+		{"joinBehind", "acquire.lua", "evalsha", []int{10, 1000, 100_000}, func(sha string, i int) [][]any {
+			return [][]any{{"zpopmin", queue}, join(sha, i, 60000)} // as those before it
 		}},
 		{"releaseHandover", "release.lua", "evalsha", []int{10, 1000, 100_000}, func(sha string, i int) [][]any {
 			next := fmt.Sprintf("%s:60000:%d:%s", manager, i+1_000_000, value(i+1))
@@ -86,7 +92,7 @@ func BenchmarkServer(b *testing.B) {
 					for i := 0; i < waiters; i += 500 {
 						var joins [][]any
 						for j := i; j < min(i+500, waiters); j++ {
-							joins = append(joins, join(acquire, j))
+							joins = append(joins, join(acquire, j, 60000))
 						}
 						send(joins)
 					}

@@ -7,6 +7,9 @@
 -- Reply {1, seconds, microseconds, token, lease, alone}: held; lease is the time
 --       left in ms (-1: none set); alone is 1 if nobody stood in the line, not
 --       even the caller.
+--       {2, seconds, microseconds}: joined, straight behind another waiter of
+--       this manager with the same ttl, who has seen to all else. The time is the
+--       place in the line, in microseconds.
 --       {0, seconds, microseconds, lease, holder, next, score, added, shortest}:
 --       taken by the owner value `holder`; `next` is the seq of this manager's
 --       waiter if it became the holder just now, else ''. Of 'join' only:
@@ -23,7 +26,8 @@
 
 local time = redis.call('TIME')
 local holder = redis.call('GET', KEYS[1])
-local member = ARGV[4] .. ':' .. ARGV[2] .. ':' .. ARGV[6] .. ':' .. ARGV[1]
+local kin = ARGV[4] .. ':' .. ARGV[2] .. ':'
+local member = kin .. ARGV[6] .. ':' .. ARGV[1]
 
 if holder == ARGV[1] then
   redis.call('ZREM', KEYS[2], member)
@@ -49,10 +53,15 @@ if join then
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
   if added == 0 then
     score = tonumber(redis.call('ZSCORE', KEYS[2], member))
-  elseif newcomer and redis.call('ZRANGE', KEYS[2], '-1', '-1')[1] ~= member then
-    -- The clock orders the line; the last place wins over a clock set back.
-    score = redis.call('ZRANGE', KEYS[2], '-1', '-1', 'WITHSCORES')[2] + 1
-    redis.call('ZADD', KEYS[2], score, member)
+  elseif newcomer then
+    local last = redis.call('ZRANGE', KEYS[2], '-2', '-1')
+    if last[#last] ~= member then
+      -- The clock orders the line; the last place wins over a clock set back.
+      score = redis.call('ZRANGE', KEYS[2], '-1', '-1', 'WITHSCORES')[2] + 1
+      redis.call('ZADD', KEYS[2], score, member)
+    elseif holder and ARGV[7] == '' and #last == 2 and string.sub(last[1], 1, #kin) == kin then
+      return {2, time[1], time[2]}
+    end
   end
 end
 

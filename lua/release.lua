@@ -24,10 +24,6 @@ end
 if holder ~= ARGV[1] then
   return 0
 end
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  local deleted = redis.pcall('DEL', KEYS[1], KEYS[4])
-  return type(deleted) == 'table' and deleted or 1
-end
 
 -- include draw.lua
 -- include handover.lua

@@ -16,6 +16,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"rejoin":    w.rejoin,
 		"release":   w.release,
 		"hand on":   w.releaseByHolder,
+		"free":      w.free,
 		"abandon":   w.abandon,
 		"extend":    w.extend,
 		"claim":     w.claim,
@@ -83,12 +84,26 @@ func (w *world) release(t *rapid.T) {
 	w.do(t, c)
 }
 
-func (w *world) releaseByHolder(t *rapid.T) {
-	p := rapid.SampledFrom(w.places).Draw(t, "place")
-	at := slices.IndexFunc(w.callers, func(c *caller) bool {
+// free is by the holder, if there is one.
+func (w *world) free(t *rapid.T) {
+	by := w.caller(t)
+	if at := w.holder(by.place); at >= 0 {
+		by = w.callers[at]
+	}
+	w.do(t, call{verb: "free", by: by})
+}
+
+// holder returns which caller holds the lock, or -1.
+func (w *world) holder(p place) int {
+	return slices.IndexFunc(w.callers, func(c *caller) bool {
 		e := w.models[0].db[p.lock]
 		return c.place == p && e.kind == "string" && e.text[0] == c.value
 	})
+}
+
+func (w *world) releaseByHolder(t *rapid.T) {
+	p := rapid.SampledFrom(w.places).Draw(t, "place")
+	at := w.holder(p)
 	if at < 0 {
 		t.Skip("nobody holds it")
 	}

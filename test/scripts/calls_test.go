@@ -39,7 +39,7 @@ func (c *caller) member() string {
 
 // A call is what the library sends for a lock, as in op.go.
 type call struct {
-	verb string // "acquire", "release", "extend" or "claim"
+	verb string // "acquire", "release", "free", "extend" or "claim"
 	by   *caller
 
 	join   bool     // acquire
@@ -77,6 +77,8 @@ func (c call) commands(s *texts, i int) [][]any {
 	case "release":
 		return [][]any{append(append([]any{"eval", s.release}, by.keys()...),
 			by.value, by.manager, channel, c.member)}
+	case "free":
+		return [][]any{{"eval", s.free, 2, by.lock, by.queue, by.value}}
 	case "extend":
 		return [][]any{{"eval", s.extend, 1, by.lock, by.value, c.ttl}}
 	}
@@ -92,7 +94,7 @@ func (c call) commands(s *texts, i int) [][]any {
 
 // A result is a reply, understood.
 type result struct {
-	what string // held, taken, none, freed, handed, own, lease; or the kind of error
+	what string // held, taken, behind, none, freed, handed, own, declined, lease; or the kind of error
 
 	time     int64
 	token    int64
@@ -132,6 +134,8 @@ func understand(c call, replies []any) (r result) {
 		}
 		r.token = replies[1].(int64)
 		return r
+	case "free":
+		return result{what: map[int64]string{-1: "declined", 1: "freed"}[replies[0].(int64)]}
 	case "release":
 		if kind, ok := replies[0].(int64); ok {
 			return result{what: []string{"none", "freed", "handed"}[kind]}
@@ -149,6 +153,8 @@ func understand(c call, replies []any) (r result) {
 	switch {
 	case kind == 1 && len(f) == 6:
 		r.what, r.token, r.lease, r.alone = "held", whole(f[3]), f[4].(int64), f[5].(int64) == 1
+	case kind == 2 && c.join && len(f) == 3:
+		r.what, r.score, r.added = "behind", r.time, true
 	case kind == 0 && (!c.join && len(f) == 6 || c.join && len(f) == 9):
 		r.what, r.lease, r.holder, r.turn = "taken", f[3].(int64), f[4].(string), f[5].(string)
 		if c.join {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A model is what the keys of one server should hold, and says what each call
@@ -56,6 +57,8 @@ func (m *model) step(c call, i int, got answer, reply result) result {
 		return m.acquire(c, i)
 	case "release":
 		return m.release(c)
+	case "free":
+		return m.free(c)
 	case "extend":
 		return m.extend(c)
 	}
@@ -93,7 +96,13 @@ func (m *model) acquire(c call, i int) result {
 			}
 		}
 		if r.added {
+			line := m.db[by.queue].zset
 			m.enter(by.queue, scored{by.member(), r.score})
+			if fresh := c.score[i] == 0 && !c.unsure; fresh && taken && r.score == clock.low && len(line) > 0 &&
+				strings.HasPrefix(line[len(line)-1].member, fmt.Sprintf("%s:%d:", by.manager, by.ttl)) {
+				r.what = "behind"
+				return r.at(m.reply.time)
+			}
 		}
 	} else {
 		r.score = 0
@@ -161,6 +170,15 @@ func (m *model) release(c call) result {
 		return result{what: "own", seq: next.seq, token: m.token(next.token), value: next.value}.at(m.reply.time)
 	}
 	return result{what: "handed"}
+}
+
+// free is a release where it is simple, and nothing at all elsewhere.
+func (m *model) free(c call) result {
+	if holder, taken := m.text(c.by.lock); !taken || holder != c.by.value || len(m.db[c.by.queue].zset) > 0 {
+		return result{what: "declined"}
+	}
+	delete(m.db, c.by.lock)
+	return result{what: "freed"}
 }
 
 func (m *model) extend(c call) result {

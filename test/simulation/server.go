@@ -55,7 +55,7 @@ func (s *server) when(expires int64) time.Duration {
 type call struct {
 	conn      *conn // nil: not by a manager
 	name      string
-	script    string // "acquire", "release", "extend" or "raise"
+	script    string // "acquire", "release", "free", "extend" or "raise"
 	keys      []string
 	args      []string
 	popped    []*attempt // taken from the queue by this script so far
@@ -175,6 +175,8 @@ func scriptName(keys, args []string) string {
 		return "raise"
 	case len(keys) == 1 && len(args) == 2:
 		return "extend"
+	case len(keys) == 2 && len(args) == 1:
+		return "free"
 	case len(keys) == 5 && len(args) == 4:
 		return "release"
 	case len(keys) == 5 && len(args) == 7:

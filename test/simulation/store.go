@@ -254,20 +254,23 @@ func (s *store) sortedSet(name string, args []string) any {
 		score := e.scores[member]
 		s.zrem(key, e, member, popped)
 		return []any{member, score}
-	case "ZRANGE": // the last one only
+	case "ZRANGE": // the last one, or two
 		scores := len(args) == 4 && strings.ToUpper(args[3]) == "WITHSCORES"
-		if !scores && len(args) != 3 || args[1] != "-1" || args[2] != "-1" {
+		if !scores && len(args) != 3 || args[1] != "-1" && args[1] != "-2" || args[2] != "-1" {
 			panic(errArguments)
 		}
+		last := []any{}
 		if e == nil {
-			return []any{}
+			return last
 		}
 		all := e.sorted()
-		last := all[len(all)-1]
-		if !scores {
-			return []any{last}
+		for _, member := range all[max(0, len(all)+int(integer(args[1]))):] {
+			last = append(last, member)
+			if scores {
+				last = append(last, e.scores[member])
+			}
 		}
-		return []any{last, e.scores[last]}
+		return last
 	}
 	return failure("ERR unknown command '" + name + "'")
 }

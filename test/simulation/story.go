@@ -81,6 +81,8 @@ func (c command) String() string {
 				text += ", out of the queue"
 			}
 			return text
+		case "free":
+			return fmt.Sprintf("free %s of %s", keys[0], args[0])
 		case "raise":
 			return "raise " + keys[0]
 		default:
