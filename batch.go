@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"time"
 
@@ -47,7 +48,8 @@ type sender struct {
 	loaded   loaded
 
 	parked int         // goroutines that wait for work
-	work   chan *batch // holds no more than were parked; closed by Close
+	work   chan *batch // holds no more than were parked; nil: to be taken in person; closed by Close
+	waking bool        // a goroutine is about to do that
 
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
@@ -96,16 +98,42 @@ func (m *LockManager) warn(text string, args ...any) {
 	m.later = append(m.later, func() { m.log.Warn("redislock: "+text, args...) })
 }
 
-// kick starts a flush where one is due. The caller holds m.mu.
+// kick starts a flush where one is due. What nobody else waits for, and what is not
+// the only request, lets those run first who may have something to send along: a few
+// callers at a time make fewer and larger batches so. The caller holds m.mu.
 func (s *shard) kick() {
-	if len(s.pending) == 0 || s.m.closed { // Close sends what is left
+	if !s.mayStart() {
 		return
+	}
+	patient := len(s.inFlight) > 0 && !slices.ContainsFunc(s.pending, (*op).urgent)
+	if patient && s.waking {
+		return
+	}
+	if s.parked == 0 {
+		s.m.flushes.Add(1)
+		go s.flush(s.takeBatch())
+		return
+	}
+	s.parked--
+	if patient {
+		s.waking = true
+		s.work <- nil
+		return
+	}
+	s.work <- s.takeBatch()
+}
+
+// mayStart tells whether something can be sent now. If it may be later, kick will
+// be called then. The caller holds m.mu.
+func (s *shard) mayStart() bool {
+	if len(s.pending) == 0 || s.m.closed { // Close sends what is left
+		return false
 	}
 	if len(s.inFlight) >= maxInFlight || !s.resumeAt.IsZero() {
 		now := time.Now()
 		if wait := s.resumeAt.Sub(now); wait > 0 {
 			s.kickIn(wait)
-			return
+			return false
 		}
 		counted := len(s.inFlight) - s.overdue(now)
 		if counted < len(s.inFlight) {
@@ -113,17 +141,11 @@ func (s *shard) kick() {
 		}
 		if counted >= maxInFlight || len(s.inFlight) >= maxInFlight+maxStalled {
 			s.kickIn(stallAfter)
-			return
+			return false
 		}
 	}
 	s.resumeAt = time.Time{}
-	if s.parked > 0 {
-		s.parked--
-		s.work <- s.takeBatch()
-		return
-	}
-	s.m.flushes.Add(1)
-	go s.flush(s.takeBatch())
+	return true
 }
 
 // overdue returns how many batches have stalled.
@@ -274,14 +296,30 @@ func (s *shard) sendAll(b *batch) {
 
 // park waits for the next batch. It returns nil if this goroutine is to end.
 func (s *shard) park() *batch {
-	s.m.mu.Lock()
-	if s.m.closed || s.parked == maxInFlight {
-		s.m.mu.Unlock()
-		return nil
+	m := s.m
+	for {
+		m.mu.Lock()
+		if m.closed || s.parked == maxInFlight {
+			m.mu.Unlock()
+			return nil
+		}
+		s.parked++
+		m.mu.Unlock()
+		b, ok := <-s.work
+		if !ok || b != nil {
+			return b
+		}
+		runtime.Gosched()
+		m.mu.Lock()
+		s.waking = false
+		if s.mayStart() { // else others have sent it, or will
+			b = s.takeBatch()
+		}
+		m.exit()
+		if b != nil {
+			return b
+		}
 	}
-	s.parked++
-	s.m.mu.Unlock()
-	return <-s.work
 }
 
 // exchange sends the batch and reads the replies into its commands.

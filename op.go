@@ -68,6 +68,9 @@ func newCommand(args ...any) command {
 	return command{redis.NewCmd(context.Background(), args...)}
 }
 
+// urgent tells what others wait for, or may.
+func (o *op) urgent() bool { return o.kind != opClaim && !o.simple }
+
 // err returns what went wrong with the op's commands, redis.Nil included.
 func (o *op) err() error {
 	if err := o.cmd.Err(); err != nil || o.kind != opClaim {
