@@ -48,6 +48,7 @@ type contender struct {
 	polling bool // waiters try again and again
 
 	uncontended bool // takes part only where callers do not wait for each other
+	line        bool // takes part only where all callers want one key
 	ring        bool // takes part only where one key goes from process to process
 
 	on      topology // where it takes part
@@ -112,7 +113,7 @@ func contenders() []contender {
 	return []contender{
 		redislockPeer, redsyncPeer, bsmPeer, rueidislockPeer,
 		onAutoPipeline(redsyncPeer, variant), onAutoPipeline(bsmPeer, variant),
-		rawPeer, tokenPeer, onAutoPipeline(rawPeer, floor), ringPeer,
+		rawPeer, tokenPeer, onAutoPipeline(rawPeer, floor), linePeer, ringPeer,
 	}
 }
 

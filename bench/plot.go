@@ -65,6 +65,8 @@ var colours = map[string]color.Color{
 	rueidislockPeer.name:                      color.RGBA{0x8e, 0x63, 0xb8, 0xff},
 	rawPeer.name:                              color.RGBA{0x77, 0x77, 0x77, 0xff},
 	onAutoPipeline(rawPeer, floor).name:       color.RGBA{0xbf, 0xbf, 0xbf, 0xff},
+	linePeer.name:                             color.RGBA{0xb0, 0x8d, 0x57, 0xff},
+	ringPeer.name:                             color.RGBA{0x5b, 0x4a, 0x36, 0xff},
 }
 
 const (

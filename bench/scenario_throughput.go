@@ -12,8 +12,8 @@ import (
 func throughput(name string, u use) scenario {
 	u.ttl = ttl
 	takes := func(c contender) bool {
-		if c.ring {
-			return u.keys == 1 && u.processes > 1
+		if c.line || c.ring {
+			return u.keys == 1 && u.callers > 1 && (u.processes > 1 || !c.ring)
 		}
 		return !c.uncontended || u.keys > 1 || u.callers == 1
 	}

@@ -18,15 +18,18 @@ func (s samples) targets() (all []verdict) {
 	all = append(all,
 		s.faster("uncontended, 1 goroutine", "uncontended/1", 0.95, rawPeer.name),
 		s.faster("uncontended, 16 goroutines", "uncontended/16", 1.2, s.bestPeer("uncontended/16", rivals())),
-		s.beside("uncontended/16"),
+		s.beside("uncontended/16", s.bestVariant("uncontended/16"), "which is experimental"),
 		s.faster("uncontended, 256 goroutines", "uncontended/256", 1.7, s.bestPeer("uncontended/256", rivals())),
 		s.faster("uncontended, 256 goroutines", "uncontended/256", 0.8, onAutoPipeline(rawPeer, floor).name),
-		s.beside("uncontended/256"),
+		s.beside("uncontended/256", s.bestVariant("uncontended/256"), "which is experimental"),
 		s.faster("one key, 1 manager x 64 callers", "contended/1x64", 1.7, s.bestPeer("contended/1x64", rivals())),
+		s.beside("contended/1x64", linePeer.name, "the floor"),
 		s.atMost("one key, 1x64: most served less least served", "contended/1x64", "spread", 2, "", "at most 2"),
 		s.faster("one key, 8 managers x 8 callers", "contended/8x8", 3, s.bestPeer("contended/8x8", rivals())),
+		s.beside("contended/8x8", linePeer.name, "the floor"),
 		s.faster("one key, 16 managers x 1 caller", "contended/16x1", 1.2, s.bestPeer("contended/16x1", pollers())),
 		s.faster("one key, 16 managers x 1 caller", "contended/16x1", 2.5, rueidislockPeer.name),
+		s.beside("contended/16x1", linePeer.name, "the floor"),
 	)
 	for _, shape := range []string{"1x64", "8x8", "16x1"} {
 		all = append(all, s.atMost("one key, "+shape+": network reads on the server for each lock", "contended/"+shape, "reads/pair", 2.049, "", "at most 2.0"))
@@ -80,17 +83,16 @@ func hundredths(ratio float64) string {
 	return fmt.Sprintf("%.2f", ratio)
 }
 
-// beside compares with the best peer on AutoPipeline, of which no target speaks.
-func (s samples) beside(scenario string) verdict {
-	var names []string
-	for _, c := range contenders() {
-		if c.role == variant {
-			names = append(names, c.name)
-		}
-	}
-	v := s.faster("", scenario, 1, s.bestPeer(scenario, names))
-	v.target, v.remark = "– beside "+s.bestPeer(scenario, names)+", which is experimental", true
+// beside compares with one of which no target speaks.
+func (s samples) beside(scenario, other, what string) verdict {
+	v := s.faster("", scenario, 1, other)
+	v.target, v.remark = "– beside "+other+", "+what, true
 	return v
+}
+
+// bestVariant returns which peer was best on AutoPipeline.
+func (s samples) bestVariant(scenario string) string {
+	return s.bestPeer(scenario, named(func(c contender) bool { return c.role == variant }))
 }
 
 func (s samples) atMost(target, scenario, figure string, limit float64, unit, said string) verdict {
