@@ -1,6 +1,6 @@
 # make test     installs what is missing and runs all tests
 # make check    what CI runs: format, vet, staticcheck, make test, and short forms of what follows; of the
-#               mutants another sixth each day
+#               mutants another twelfth each day
 # make chaos    real processes, a real Redis, real faults; FOR=1h, SEED=42; writes docs/reliability.md
 # make mutants  breaks the library in many ways, and demands that a test notices each
 # make model    searches all states of the model of the protocol; writes docs/model.md
@@ -26,7 +26,7 @@ test: redis cc
 	for module in $(MODULES); do (cd $$module && $(GO) test -race -p 1 -timeout 12m ./...) || exit 1; done
 
 check: tools lint test
-	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 6 + 1))/6
+	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
 	cd test && $(GO) run -race ./chaos -for 100s -seed 1
 
