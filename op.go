@@ -108,7 +108,8 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 	case opRelease:
 		if o.simple {
 			args = freeScript.appendCall(args, have)
-			args = append(args, 2, l.line.args[1], l.line.queueArg(), l.valueArg)
+			keys := l.line.scriptKeys()
+			args = append(args, 2, keys[1], keys[2], l.valueArg)
 			break
 		}
 		member := any("")

@@ -97,9 +97,6 @@ func (ln *line) scriptKeys() []any {
 	return ln.args[:]
 }
 
-// queueArg returns the one that names the queue.
-func (ln *line) queueArg() any { return ln.scriptKeys()[2] }
-
 // joined returns the first waiter that stands in the queue in Redis.
 func (ln *line) joined() *Lock {
 	for l := ln.first; l != nil; l = l.next {
