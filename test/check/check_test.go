@@ -295,6 +295,20 @@ func TestEachCheckerFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestWhoIsToldWhenItIsOverBelievesNothing(t *testing.T) {
+	w := newWorld()
+	w.lock("a", "k", "p1", 100, false)
+	w.pass(102)
+	w.lock("b", "k", "p2", 1000, false)
+	in := w.input()
+	told := event(in.Events, history.Granted, "a")
+	told.At = event(in.Events, history.Granted, "b").At + 1e6
+	verify(t, in, "G1", "belief windows", false)
+	told.ValidUntil = told.At + 1e6
+	remove(&in, history.Done, "a")
+	verify(t, in, "G1", "belief windows", true)
+}
+
 func TestLossIsTrue(t *testing.T) {
 	w := newWorld()
 	a := w.lock("a", "k", "p1", 1000, false)

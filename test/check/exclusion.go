@@ -30,6 +30,9 @@ func checkBelief(r *run) {
 		end := int64(0)
 		for _, o := range granted {
 			from, to := o.believes()
+			if to <= from {
+				continue // told so late that it was over: it shows in ValidUntil
+			}
 			if last != nil && from < end {
 				ops := []string{last.name, o.name}
 				overlap := milliseconds(min(end, to) - from)
