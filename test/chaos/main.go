@@ -108,7 +108,7 @@ func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
 		fault: f, seed: seed, dir: dir, injected: make(map[string]int),
 		rng: rand.New(rand.NewPCG(seed, hash(f.name))),
 	}
-	wallMinusMono := time.Now().UnixNano() - history.Now()
+	wallMinusMono := history.WallMinusMono()
 	out, err := e.run(hurt)
 	if err != nil {
 		return row{}, err

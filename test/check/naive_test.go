@@ -50,11 +50,9 @@ func TestANaiveLockIsFoundOut(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	mono := history.Now()
-	wall := time.Now().UnixNano()
 	entries, err := aof.Read(r.dir)
 	require.NoError(t, err)
-	in := check.Input{Events: r.events, Entries: entries, WallMinusMono: wall - mono}
+	in := check.Input{Events: r.events, Entries: entries, WallMinusMono: history.WallMinusMono()}
 	report := check.Check(in)
 	found := make(map[string]string)
 	for _, v := range report.Violations {

@@ -230,12 +230,10 @@ func (r *recorder) run(t *testing.T, calls int, fault func(client *redis.Client)
 		require.NoError(t, m.Close())
 		r.add(history.Event{Process: process(i), Kind: history.Closed})
 	}
-	before := history.Now()
-	wall := time.Now().UnixNano()
 	entries, err := aof.Read(r.dir)
 	require.NoError(t, err)
 	in := check.Input{
-		Events: r.events, Entries: entries, WallMinusMono: wall - before,
+		Events: r.events, Entries: entries, WallMinusMono: history.WallMinusMono(),
 		KeepDir: t.TempDir(), Slack: 100 * time.Millisecond,
 	}
 	return in

@@ -89,22 +89,34 @@ func Now() int64 {
 	return ts.Nano()
 }
 
-// base relates the monotonic part of time.Time to CLOCK_MONOTONIC. It is the
-// pair of readings that lay closest together, and never later than the truth.
-var base = func() (best struct {
+// reading is one of both clocks.
+type reading struct {
 	at   time.Time
-	mono int64
-}) {
+	mono int64 // never later than the truth
+}
+
+// bothClocks returns the readings that lay closest together: the process may be
+// put aside between two.
+func bothClocks() (best reading) {
 	closest := int64(1 << 62)
 	for range 1000 {
 		before := Now()
 		at := time.Now()
 		if gap := Now() - before; gap < closest {
-			closest, best.at, best.mono = gap, at, before
+			closest, best = gap, reading{at, before}
 		}
 	}
 	return best
-}()
+}
+
+// base relates the monotonic part of time.Time to CLOCK_MONOTONIC.
+var base = bothClocks()
+
+// WallMinusMono returns the wall clock less CLOCK_MONOTONIC, in ns.
+func WallMinusMono() int64 {
+	now := bothClocks()
+	return now.at.UnixNano() - now.mono
+}
 
 // Monotonic turns a time with a monotonic reading into CLOCK_MONOTONIC.
 func Monotonic(t time.Time) int64 {
