@@ -141,13 +141,14 @@ func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
 	return r, nil
 }
 
-// undisturbed tells the processes that no fault of the episode was aimed at.
+// undisturbed tells the processes that no fault of the episode was aimed at, and
+// whose requests all were answered.
 func undisturbed(events []history.Event) func(process string) bool {
 	hurt := make(map[string]bool)
 	var targets []string
 	for _, e := range events {
 		switch e.Kind {
-		case history.Killed, history.Stopped:
+		case history.Killed, history.Stopped, history.Cut:
 			hurt[e.Process] = true
 		case history.Fault:
 			if e.Process == "controller" {

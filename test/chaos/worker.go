@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -68,6 +69,7 @@ func runWorker(load workload) error {
 			ReadTimeout: []time.Duration{300 * time.Millisecond, 3 * time.Second}[rng.IntN(2)],
 			MaxRetries:  []int{-1, 3}[rng.IntN(2)],
 		})
+		client.AddHook(cuts{w.log})
 		mode := []redislock.KeyspaceMode{redislock.KeyspaceAuto, redislock.KeyspaceAuto, redislock.KeyspaceOff}[rng.IntN(3)]
 		manager, err := redislock.NewLockManager(client, redislock.WithKeyspaceEvents(mode),
 			redislock.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("manager", m)))
@@ -120,6 +122,27 @@ func (w *worker) watchOwnPulse() {
 		}
 		last = now
 	}
+}
+
+// cuts records requests that got no answer: on a busy machine some do not in time,
+// without anything being done to the process.
+type cuts struct{ log *history.Log }
+
+func (c cuts) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c cuts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { return c.note(next(ctx, cmd)) }
+}
+
+func (c cuts) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { return c.note(next(ctx, cmds)) }
+}
+
+func (c cuts) note(err error) error {
+	if answer := redis.Error(nil); err != nil && !errors.As(err, &answer) {
+		c.log.Add(history.Event{Kind: history.Cut, Err: err.Error()})
+	}
+	return err
 }
 
 // goroutinesOfLibrary counts the goroutines in whose stack the library is. Those

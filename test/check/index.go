@@ -121,6 +121,8 @@ func (r *run) index() {
 		case history.Stall:
 			r.pause(p, e.At-e.Took, e.At)
 			p.last = e.At
+		case history.Cut:
+			p.last = e.At
 		case history.Closed:
 			p.closed, p.last = min(p.closed, e.At), e.At
 		case history.Healed:

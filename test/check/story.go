@@ -73,7 +73,7 @@ func (t *teller) events(ops map[string]bool) {
 			if within {
 				t.lines = append(t.lines, storyLine{e.At, " ", t.describe(e)})
 			}
-		case history.Killed, history.Stopped, history.Resumed, history.Stall:
+		case history.Killed, history.Stopped, history.Resumed, history.Stall, history.Cut:
 			if within && processes[e.Process] {
 				t.lines = append(t.lines, storyLine{e.At, " ", t.describe(e)})
 			}

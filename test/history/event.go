@@ -41,6 +41,7 @@ const (
 
 	// Of a worker, about itself.
 	Stall  Kind = "stall"  // the process did not run for Took before this moment
+	Cut    Kind = "cut"    // requests got no answer: Err; what they did to Redis is not known to the process
 	Closed Kind = "closed" // after Close of all managers and clients: Goroutines of the library that are left
 
 	// Of the guarded resource.
