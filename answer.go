@@ -141,14 +141,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		return
 	}
 	s.clock.observe(o.sent, now, r.server)
-	if r.turn != 0 {
-		if x := m.tickets[r.turn]; x != nil {
-			m.confirm(x)
-		} else {
-			m.giveBack(l.key, r.holder)
-		}
-	}
-
+	m.turned(l.key, r)
 	if r.held {
 		if r.lease < 0 {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
@@ -187,6 +180,18 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	}
 	if again {
 		m.rejoin(ln)
+	}
+}
+
+// turned takes in that a script found the key free, and whose turn it was.
+func (m *LockManager) turned(key string, r acquireReply) {
+	if r.turn == 0 {
+		return
+	}
+	if x := m.tickets[r.turn]; x != nil {
+		m.confirm(x)
+	} else {
+		m.giveBack(key, r.holder)
 	}
 }
 
@@ -313,9 +318,14 @@ func (m *LockManager) giveBack(key, value string) {
 		return
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
-	m.submit(&op{kind: opRelease, lock: &Lock{
+	m.submit(&op{kind: opRelease, lock: m.ghost(key, value)})
+}
+
+// ghost stands for a lock that is gone, or never was, to clean up after it.
+func (m *LockManager) ghost(key, value string) *Lock {
+	return &Lock{
 		manager: m, key: key, line: newLine(key, m.slotOf(key)), value: value, valueArg: value, state: leaving, heapAt: -1,
-	}})
+	}
 }
 
 // released takes in the answer of release.lua, or of free.lua.

@@ -54,6 +54,7 @@ type sender struct {
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
 	wakeup   bool      // a timer will call kick
+	watching bool      // and one watchBatches
 }
 
 func (s *sender) init() { s.work = make(chan *batch, maxInFlight) }
@@ -179,8 +180,8 @@ type batch struct {
 
 	began   time.Time
 	raises  []*raise // one for each fence that claims of the batch need it for
-	extends bool     // has opExtends among its ops
 	follow  bool     // has an op that has to follow a redirection
+	rescued bool     // its ops were sent again
 	wait    command  // WAIT for replicas, if they matter to what the batch writes
 }
 
@@ -211,7 +212,6 @@ func (s *shard) takeBatch() *batch {
 		case opClaim:
 			s.raiseFence(b, o)
 		case opExtend:
-			b.extends = true
 			if o.answer == nil { // a renewal: not beyond the longest hold
 				rest := o.lock.renewEnd.Sub(b.began).Truncate(time.Millisecond)
 				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
@@ -220,8 +220,8 @@ func (s *shard) takeBatch() *batch {
 		b.cmds = o.appendCommands(b.cmds, s.m.idArg, s.scriptsAt(b))
 	}
 	s.askReplicas(b)
-	if b.extends {
-		time.AfterFunc(stallAfter, func() { s.rescue(b) })
+	if !s.watching {
+		s.watchIn(stallAfter)
 	}
 	return b
 }
@@ -365,6 +365,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 	for _, o := range b.ops {
 		err := o.err()
 		switch {
+		case (o.kind == opClaim || o.kind == opAcquire) && o.copies != nil && !m.settles(o, err):
+			failed = failed || isUnsettled(err) && !isAnswer(err)
+			continue
 		case isNoScript(err):
 			s.loaded = loaded{}
 			again = append(again, o)
@@ -456,25 +459,4 @@ func (s *shard) refuse(o *op) {
 func backoff(failures int) time.Duration {
 	d := min(10*time.Millisecond<<min(failures, 10), maxBackoff)
 	return d/2 + rand.N(d/2)
-}
-
-// rescue sends the extensions of a batch that has stalled again, over another
-// connection: the client's time-outs may be longer than the leases. The first
-// answer settles it; an extension may be run twice.
-func (s *shard) rescue(b *batch) {
-	m := s.m
-	m.mu.Lock()
-	defer m.exit()
-	if m.closed || !slices.Contains(s.inFlight, b) {
-		return
-	}
-	for _, o := range b.ops {
-		if o.kind == opExtend && o.lock.state == held && !o.copies.settled && o.copies.n < maxCopies {
-			o.copies.n++
-			m.submit(&op{
-				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
-				vote: o.vote, node: o.node,
-			})
-		}
-	}
 }

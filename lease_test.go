@@ -284,9 +284,9 @@ func TestLeaseThatWasGrantedLateIsRenewedInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
-		w.next.Store(&fate{after: 2500 * time.Millisecond})
-		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
-		require.Less(t, time.Until(l.ValidUntil()), time.Second, "no late grant")
+		w.next.Store(&fate{after: 240 * time.Millisecond})
+		l := acquire(t, b.manager, "key", 300*time.Millisecond, redislock.WithAutoRenew(time.Hour))
+		require.Less(t, time.Until(l.ValidUntil()), 100*time.Millisecond, "no late grant")
 		time.Sleep(10 * time.Second)
 		require.NoError(t, l.Err())
 		require.NoError(t, l.Unlock())

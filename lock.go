@@ -54,6 +54,7 @@ type Lock struct {
 	doubt     bool          // granted, but for how long must be asked once the way is free
 	unlocking bool          // Unlock waits for cleaned
 	capped    bool          // renewed up to renewEnd
+	haunted   bool          // a late acquire may have left something in Redis
 	stale     uint8         // grants that came too late to be of use
 	heapAt    int32         // index in the renewals, -1 outside
 	score     int64         // its place in the queue, once known
@@ -274,6 +275,10 @@ func (m *LockManager) forget(l *Lock) {
 	l.trace, l.joined = false, false
 	m.disown(l)
 	l.confirmed(nil)
+	if l.haunted {
+		l.haunted = false
+		m.exorcise(l)
+	}
 }
 
 // disown has messages that name the lock no longer find it.

@@ -33,7 +33,7 @@ type op struct {
 	rejoin bool          // opAcquire: part of a rejoin
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
-	copies *copies       // opExtend: shared with those that rescue has made
+	copies *copies       // shared with those that rescue has made; of opAcquires nil if there are none
 	vote   *vote         // of a quorum: what this is one node's part of; nil for releases
 	node   int           // of a quorum: index in manager.shards
 	value  any           // of a quorum: the owner value, where it is not sure to be the lock's still
@@ -48,15 +48,6 @@ type op struct {
 	follow    bool      // it has to follow a redirection
 	replicas  int       // that have confirmed it, or notAsked
 }
-
-// copies counts what is under way of one extension.
-type copies struct {
-	n       int
-	settled bool // one of them was answered
-}
-
-// maxCopies bounds how often an extension is sent over yet another connection.
-const maxCopies = 3
 
 // command is a redis.Cmd that the client sends once: attempts after a failure
 // are the manager's, which has to know that there was one.

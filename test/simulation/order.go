@@ -20,7 +20,7 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 		switch {
 		case x.ghost || a.ghost: // has the place of some old request
 		case x == a || !x.queued || a.order != 0 && a.order < x.order:
-		case a.order != 0:
+		case a.order != 0 && c.name != "SET":
 			t.story.violation("G2: %s is granted %s before %s, who joined the line earlier", a, k.name, x)
 		case !x.waiting || !t.listens(x.process):
 		case c.name == "SET" && k.unclean && !k.slipped:
@@ -71,9 +71,10 @@ func (t *truth) hasJoined(key, member string) {
 		return
 	}
 	// Who does not know his place, as the answer was lost, cannot claim it again
-	// after the line was lost as well.
+	// after the line was lost as well. A request that was long under way may come
+	// when its caller has gone.
 	c := t.current
-	if c.args[6] == "" && a.knows && !c.conn.closed {
+	if c.args[6] == "" && a.knows && a.waiting && !c.conn.closed {
 		t.story.violation("G2: %s joins the line for %s at its end, and knew its place in it", a, a.key.name)
 	}
 	skipped := t.server.store.entries[skippedKeys+name]

@@ -72,7 +72,7 @@ type attempt struct {
 	how      removal
 	lease    time.Duration // when the last lease ended or would have
 	robbed   bool          // a fault took the key away while it was the owner
-	ghost    bool          // a dead connection delivered a request for it
+	ghost    bool          // a request for it was delivered by a dead connection, or when its caller had gone
 	unsure   bool          // an answer about it may have been lost
 	released bool          // the last lease ended by its release
 	left     time.Duration // when it ended
@@ -135,7 +135,7 @@ func (t *truth) running(c *call) {
 	if a.process != c.conn.process {
 		t.story.violation("G8: %s runs %s for %s, which is not its own", c.conn.process, c.script, a)
 	}
-	if c.conn.closed {
+	if c.conn.closed || c.script == "acquire" && a.over != 0 {
 		a.ghost = true
 	}
 	if c.script == "acquire" && c.args[6] != "" && c.args[6] != "?" {
@@ -220,7 +220,7 @@ func (t *truth) wasSet(key, value string, expires int64, absent bool) {
 	if expires == 0 {
 		t.story.violation("%s is set to %s without a time to live", key, a)
 	}
-	if c.conn != nil && c.conn.closed {
+	if c.conn != nil && (c.conn.closed || c.name == "SET" && a.over != 0) {
 		a.ghost = true
 	}
 	if old := k.owner; old != nil {
