@@ -113,7 +113,8 @@ func contenders() []contender {
 	return []contender{
 		redislockPeer, redsyncPeer, bsmPeer, rueidislockPeer,
 		onAutoPipeline(redsyncPeer, variant), onAutoPipeline(bsmPeer, variant),
-		rawPeer, tokenPeer, onAutoPipeline(rawPeer, floor), linePeer, ringPeer,
+		rawPeer, tokenPeer, onAutoPipeline(rawPeer, floor),
+		onAutoPipeline(tokenPeer, floor), linePeer, scriptsPeer, ringPeer,
 	}
 }
 

@@ -47,6 +47,9 @@ var rawProcesses atomic.Int64
 
 func openRaw(addrs []string, ttl time.Duration, s settings) (peer, error) {
 	client, commands, err := goRedis(addrs, s)
+	if one, ok := client.(*redis.Client); ok && s.auto && s.token {
+		commands, err = one.AsyncAutoPipeline() // on which one caller can have two commands under way
+	}
 	return &rawProcess{
 		client: client, commands: commands, settings: s, ttl: ttl,
 		name: strconv.FormatInt(rawProcesses.Add(1), 36) + "-",
@@ -74,6 +77,12 @@ func (p *rawProcess) Acquire(ctx context.Context, key string) (func() error, err
 func (p *rawProcess) set(ctx context.Context, key, value string) (bool, error) {
 	if !p.settings.token {
 		return p.commands.SetNX(ctx, key, value, p.ttl).Result()
+	}
+	if auto, ok := p.commands.(*redis.AutoPipeliner); ok {
+		set := redis.NewBoolCmd(ctx, "set", key, value, "px", p.ttl.Milliseconds(), "nx")
+		done := auto.Submit(ctx, set)
+		err := errors.Join(auto.Submit(ctx, redis.NewIntCmd(ctx, "incr", "token")).Wait(), done.Wait())
+		return set.Val(), err
 	}
 	pipe := p.commands.Pipeline()
 	set := pipe.SetNX(ctx, key, value, p.ttl)

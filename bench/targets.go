@@ -8,6 +8,7 @@ import (
 // A verdict is what became of a target.
 type verdict struct {
 	target, ours, against, ratio string
+	times                        float64 // the ratio
 	measured, reached            bool
 	remark                       bool // no target, but it belongs beside them
 }
@@ -17,19 +18,27 @@ type verdict struct {
 func (s samples) targets() (all []verdict) {
 	all = append(all,
 		s.faster("uncontended, 1 goroutine", "uncontended/1", 0.95, rawPeer.name),
+		s.limit("uncontended/1", tokenPeer.name, rawPeer.name),
 		s.faster("uncontended, 16 goroutines", "uncontended/16", 1.2, s.bestPeer("uncontended/16", rivals())),
 		s.beside("uncontended/16", s.bestVariant("uncontended/16"), "which is experimental"),
 		s.faster("uncontended, 256 goroutines", "uncontended/256", 1.7, s.bestPeer("uncontended/256", rivals())),
+		s.limit("uncontended/256", onAutoPipeline(rawPeer, floor).name, s.bestPeer("uncontended/256", rivals())),
+		s.limit("uncontended/256", onAutoPipeline(tokenPeer, floor).name, s.bestPeer("uncontended/256", rivals())),
 		s.faster("uncontended, 256 goroutines", "uncontended/256", 0.8, onAutoPipeline(rawPeer, floor).name),
 		s.beside("uncontended/256", s.bestVariant("uncontended/256"), "which is experimental"),
 		s.faster("one key, 1 manager x 64 callers", "contended/1x64", 1.7, s.bestPeer("contended/1x64", rivals())),
-		s.beside("contended/1x64", linePeer.name, "the floor"),
+		s.limit("contended/1x64", linePeer.name, s.bestPeer("contended/1x64", rivals())),
+		s.limit("contended/1x64", scriptsPeer.name, s.bestPeer("contended/1x64", rivals())),
 		s.atMost("one key, 1x64: most served less least served", "contended/1x64", "spread", 2, "", "at most 2"),
 		s.faster("one key, 8 managers x 8 callers", "contended/8x8", 3, s.bestPeer("contended/8x8", rivals())),
-		s.beside("contended/8x8", linePeer.name, "the floor"),
+		s.limit("contended/8x8", linePeer.name, s.bestPeer("contended/8x8", rivals())),
+		s.limit("contended/8x8", scriptsPeer.name, s.bestPeer("contended/8x8", rivals())),
 		s.faster("one key, 16 managers x 1 caller", "contended/16x1", 1.2, s.bestPeer("contended/16x1", pollers())),
+		s.limit("contended/16x1", linePeer.name, s.bestPeer("contended/16x1", pollers())),
+		s.limit("contended/16x1", scriptsPeer.name, s.bestPeer("contended/16x1", pollers())),
 		s.faster("one key, 16 managers x 1 caller", "contended/16x1", 2.5, rueidislockPeer.name),
-		s.beside("contended/16x1", linePeer.name, "the floor"),
+		s.limit("contended/16x1", linePeer.name, rueidislockPeer.name),
+		s.limit("contended/16x1", scriptsPeer.name, rueidislockPeer.name),
 	)
 	for _, shape := range []string{"1x64", "8x8", "16x1"} {
 		all = append(all, s.atMost("one key, "+shape+": network reads on the server for each lock", "contended/"+shape, "reads/pair", 2.049, "", "at most 2.0"))
@@ -57,12 +66,19 @@ func (s samples) targets() (all []verdict) {
 
 // faster wants ours to acquire so many times as often as another.
 func (s samples) faster(target, scenario string, times float64, other string) verdict {
-	v := verdict{target: fmt.Sprintf("%s: %g of %s", target, times, other)}
+	v := s.compare(scenario, redislockPeer.name, other)
+	v.target = fmt.Sprintf("%s: %g of %s", target, times, other)
 	if times > 1 {
 		v.target = fmt.Sprintf("%s: %g times %s", target, times, other)
 	}
-	us, them := s.of(scenario, redislockPeer.name, "pairs/s"), s.of(scenario, other, "pairs/s")
-	ratio := s.ratio(scenario, redislockPeer.name, other, "pairs/s")
+	v.reached = v.measured && v.times >= times
+	return v
+}
+
+// compare tells how many times as often as another one acquired.
+func (s samples) compare(scenario, who, other string) (v verdict) {
+	us, them := s.of(scenario, who, "pairs/s"), s.of(scenario, other, "pairs/s")
+	ratio := s.ratio(scenario, who, other, "pairs/s")
 	if ratio.rounds == 0 {
 		return v
 	}
@@ -71,7 +87,7 @@ func (s samples) faster(target, scenario string, times float64, other string) ve
 	if ratio.rounds > 1 {
 		v.ratio += fmt.Sprintf(" (%s–%s)", hundredths(ratio.least), hundredths(ratio.most))
 	}
-	v.measured, v.reached = true, ratio.median >= times
+	v.measured, v.times = true, ratio.median
 	return v
 }
 
@@ -85,8 +101,15 @@ func hundredths(ratio float64) string {
 
 // beside compares with one of which no target speaks.
 func (s samples) beside(scenario, other, what string) verdict {
-	v := s.faster("", scenario, 1, other)
+	v := s.compare(scenario, redislockPeer.name, other)
 	v.target, v.remark = "– beside "+other+", "+what, true
+	return v
+}
+
+// limit tells what a floor reaches of that with which the target above compares.
+func (s samples) limit(scenario, floor, other string) verdict {
+	v := s.compare(scenario, floor, other)
+	v.target, v.remark = "– what "+floor+" reaches of that", true
 	return v
 }
 
