@@ -62,10 +62,17 @@ func TestReleaseWhoseAnswerIsLost(t *testing.T) {
 		l := acquire(t, m, "key", time.Minute)
 		next := other.Lock(ctx, "key", time.Minute)
 		awaitWaiters(t, direct, "key", 1)
+		last := m.Lock(ctx, "key", time.Minute) // so that m knows of a line
+		awaitWaiters(t, direct, "key", 2)
 		proxy.LoseReplies.Store(true)
 		require.NoError(t, l.Unlock())
 		require.Equal(t, next.Value(), direct.Get(ctx, "key").Val())
 		serve(t, next)
+		serve(t, last)
+
+		l = acquire(t, m, "nobody else's", time.Minute)
+		proxy.LoseReplies.Store(true)
+		require.NoError(t, l.Unlock())
 	}
 	requireClean(t, direct)
 }

@@ -475,6 +475,17 @@ func TestQuorumExtendsByMajority(t *testing.T) {
 	require.NoError(t, ns.direct[2].Del(ctx, "key").Err())
 	require.ErrorIs(t, l.Unlock(), redislock.ErrLost)
 	ns.requireClean("key")
+
+	l = acquire(t, m, "key", time.Minute)
+	eventually(t, "all nodes have it", func() bool { return ns.holders("key", l.Value()) == 3 })
+	confirmed := l.ValidUntil()
+	ns.servers[0].Freeze()
+	ns.servers[1].Freeze()
+	require.Error(t, l.Extend(ctx, time.Hour), "one node is none")
+	require.Equal(t, confirmed, l.ValidUntil())
+	ns.servers[0].Thaw()
+	ns.servers[1].Thaw()
+	require.NoError(t, l.Unlock())
 }
 
 func TestQuorumRenewsWithOneNodeGone(t *testing.T) {
