@@ -379,11 +379,9 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 
 // extended takes in the answer of extend.lua.
 func (m *LockManager) extended(o *op, err error, now time.Time) {
-	o.copies.n--
-	if o.copies.settled || err != nil && o.copies.n > 0 {
+	if !o.copies.settledBy(err != nil) {
 		return // another copy has been answered, or may be
 	}
-	o.copies.settled = true
 	var lease int64
 	if err == nil {
 		var ok bool

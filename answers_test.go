@@ -30,7 +30,7 @@ func newWire(b *bubble) *wire {
 }
 
 func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
-	if name := cmds[0].Name(); name == "hello" || name == "client" { // the client's own greeting
+	if isGreeting(cmds) {
 		return next(ctx, cmds)
 	}
 	f := w.next.Swap(nil)
@@ -48,6 +48,12 @@ func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessP
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// isGreeting tells what the client sends by itself over a new connection.
+func isGreeting(cmds []redis.Cmder) bool {
+	name := cmds[0].Name()
+	return name == "hello" || name == "client"
 }
 
 // However slow the answer is, a lease counts from before the request was sent.

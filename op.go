@@ -33,7 +33,7 @@ type op struct {
 	rejoin bool          // opAcquire: part of a rejoin
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
-	copies *copies       // shared with those that rescue has made; of opAcquires nil if there are none
+	copies *copies       // shared with those that rescue has made; but of opExtends nil if there are none
 	vote   *vote         // of a quorum: what this is one node's part of; nil for releases
 	node   int           // of a quorum: index in manager.shards
 	value  any           // of a quorum: the owner value, where it is not sure to be the lock's still

@@ -16,6 +16,17 @@ type copies struct {
 	settled bool // one of them was answered
 }
 
+// settledBy takes in that one of them was answered or has failed, and tells whether
+// that counts: the first answer does, or the last failure if there was none.
+func (c *copies) settledBy(failed bool) bool {
+	c.n--
+	if c.settled || failed && c.n > 0 {
+		return false
+	}
+	c.settled = true
+	return true
+}
+
 // maxCopies bounds how often one is sent over yet another connection.
 const maxCopies = 3
 
@@ -83,25 +94,20 @@ func (s *shard) rescue(b *batch) {
 }
 
 // settles tells whether the answer to an acquire that was sent several times is the
-// one that counts: the first, or the last failure if there was none.
+// one that counts.
 func (m *LockManager) settles(o *op, err error) bool {
-	if !o.copies.settled && isNoScript(err) {
+	late := o.copies.settled
+	if !late && isNoScript(err) {
 		return true // it is sent once more
 	}
-	o.copies.n--
+	counts := o.copies.settledBy(isUnsettled(err))
 	switch {
-	case o.copies.settled:
+	case late:
 		m.late(o, err)
-		return false
-	case isUnsettled(err):
-		if o.copies.n == 0 {
-			o.copies = nil
-			return true
-		}
-		return false
+	case counts && isUnsettled(err):
+		o.copies = nil // it is tried again, alone
 	}
-	o.copies.settled = true
-	return true
+	return counts
 }
 
 // late takes in the answer to an acquire that was answered before, over another

@@ -388,11 +388,9 @@ func (m *LockManager) voteOnExtension(o *op) {
 
 // nodeExtended takes in the answer of extend.lua.
 func (m *LockManager) nodeExtended(o *op, err error, now time.Time) {
-	o.copies.n--
-	if o.copies.settled || err != nil && o.copies.n > 0 {
+	if !o.copies.settledBy(err != nil) {
 		return // another copy has been answered, or may be
 	}
-	o.copies.settled = true
 	lease, ok := asInt(o.cmd.Val())
 	if err == nil && !ok {
 		err = errors.New("unexpected reply to extend")

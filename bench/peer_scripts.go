@@ -25,7 +25,7 @@ var scriptsPeer = contender{
 
 var scriptedLine = lineRules{
 	stand: func(ctx context.Context, p *lineProcess, key, value string, seq int64) (bool, error) {
-		reply, err := libraryScript("acquire.lua").Run(ctx, p.client, lineKeys(key),
+		reply, err := libraryAcquire().Run(ctx, p.client, lineKeys(key),
 			value, p.ttl.Milliseconds(), "join", p.name, "", seq, "").Slice()
 		if err != nil {
 			return false, err
@@ -36,7 +36,7 @@ var scriptedLine = lineRules{
 		return reply[0] == int64(1), nil
 	},
 	hand: func(ctx context.Context, p *lineProcess, key, value string) (string, error) {
-		reply, err := libraryScript("release.lua").Run(ctx, p.client, lineKeys(key), value, p.name, "", "").Result()
+		reply, err := libraryRelease().Run(ctx, p.client, lineKeys(key), value, p.name, "", "").Result()
 		if err != nil {
 			return "", err
 		}
@@ -59,19 +59,16 @@ func lineKeys(key string) []string {
 	return []string{key, "queue:" + key, "fence", "shortest:" + key, "skipped:" + key}
 }
 
-// libraryScript reads a script as it stands in the repository.
-func libraryScript(name string) *redis.Script {
-	if script, ok := libraryScripts.Load(name); ok {
-		return script.(*redis.Script)
-	}
-	script, _ := libraryScripts.LoadOrStore(name, redis.NewScript(scriptText(name)))
-	return script.(*redis.Script)
-}
-
 var (
-	libraryScripts sync.Map // by name
+	libraryAcquire = libraryScript("acquire.lua")
+	libraryRelease = libraryScript("release.lua")
 	include        = regexp.MustCompile(`(?m)^\s*-- include (\S+)\n`)
 )
+
+// libraryScript reads a script as it stands in the repository, once it is needed.
+func libraryScript(name string) func() *redis.Script {
+	return sync.OnceValue(func() *redis.Script { return redis.NewScript(scriptText(name)) })
+}
 
 func scriptText(name string) string {
 	text, err := os.ReadFile(filepath.Join("..", "lua", name))
