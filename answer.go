@@ -103,9 +103,9 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 	l := o.lock
 	if err == nil {
 		o.uncertain = true // for whatever comes to pass from here on
-		token, ok := asInt(o.draw.Val())
+		token, ok := o.token()
 		if l.state == waiting && (!ok || token <= o.floor) {
-			// The fence was lost, and INCR began one far too low. The script draws a
+			// The fence was lost, and INCRBY began one far too low. The script draws a
 			// token that begins anew from the server's clock.
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
@@ -332,13 +332,17 @@ func (m *LockManager) ghost(key, value string) *Lock {
 func (m *LockManager) released(o *op, err error, now time.Time) {
 	l := o.lock
 	ln := l.line.slot.lines[l.key]
-	if o.simple && err == nil && o.cmd.Val() == int64(-1) {
-		o.simple = false
-		m.submit(o)
-		return
-	}
 	var r releaseReply
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.simple:
+		if r.freed, err = decodeFree(o.cmd.Val(), o.place); err == nil && !r.freed {
+			o.simple = false
+			m.submit(o)
+			return
+		}
+		r.released = r.freed
+	default:
 		r, err = decodeRelease(o.cmd.Val())
 	}
 	switch {

@@ -2,10 +2,12 @@ package redislock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,6 +323,49 @@ func TestClientOfOneNodeOfAClusterIsToldSo(t *testing.T) {
 			require.ErrorContains(t, r.Err, "Cluster")
 		}
 	}
+}
+
+// What travels together to a master is one call for each slot.
+func TestClusterReleasesInCompany(t *testing.T) {
+	c := redistest.StartCluster(t, 3, 0)
+	client := c.Client(nil)
+	tags := []string{"0"}
+	for i := 1; len(tags) < 2; i++ {
+		if tag := strconv.Itoa(i); ownerOf(t, c, slotOf(t, client, tag)) == ownerOf(t, c, slotOf(t, client, tags[0])) {
+			tags = append(tags, tag)
+		}
+	}
+	var both atomic.Bool
+	require.NoError(t, client.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+		node.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			calls := 0
+			for _, cmd := range cmds {
+				if keys, ok := cmd.Args()[2].(int); ok && strings.HasPrefix(cmd.Name(), "eval") && keys > 2 {
+					calls++
+				}
+			}
+			if calls > 1 {
+				both.Store(true)
+			}
+			return next(ctx, cmds)
+		}))
+		return nil
+	}))
+	m := newManager(t, client)
+	eventually(t, "released in company", func() bool {
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				l := m.Lock(ctx, fmt.Sprintf("{%s}%d", tags[i%2], i), time.Minute)
+				if err := errors.Join(l.Wait().Err, l.Unlock()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		return both.Load() || t.Failed()
+	})
+	clean(t, c, client)
 }
 
 // In a cluster the library needs these rights besides; as the README has it.

@@ -39,17 +39,7 @@ type keys struct {
 }
 
 func keysOf(lock string) keys {
-	// Redis hashes what stands between the first "{" and the first "}" after
-	// it, if anything does, and else the whole key.
-	// The three forms begin or end so that no two keys share a side key.
-	side := "{" + lock + "}"
-	if hashTag(lock) != lock {
-		side = ":" + lock // carries a tag of its own
-	} else if strings.Contains(lock, "}") {
-		// The brace would end our tag too early: stand in for the slot with a
-		// tag that hashes to it, and keep the key behind it as the name.
-		side = "{" + slotTag(slotOf(lock)) + "}}" + lock
-	}
+	side := sideKey("", lock)
 	all := queueKeys + side + shortestKeys + side + skippedKeys + side // in one piece of memory
 	queue := len(queueKeys) + len(side)
 	shortest := queue + len(shortestKeys) + len(side)
@@ -59,6 +49,22 @@ func keysOf(lock string) keys {
 		shortest: all[queue:shortest],
 		skipped:  all[shortest:],
 	}
+}
+
+// sideKey returns the side key that begins so.
+func sideKey(begin, lock string) string {
+	// Redis hashes what stands between the first "{" and the first "}" after
+	// it, if anything does, and else the whole key.
+	// The three forms begin or end so that no two keys share a side key.
+	if hashTag(lock) != lock {
+		return begin + ":" + lock // carries a tag of its own
+	}
+	if strings.Contains(lock, "}") {
+		// The brace would end our tag too early: stand in for the slot with a
+		// tag that hashes to it, and keep the key behind it as the name.
+		return begin + "{" + slotTag(slotOf(lock)) + "}}" + lock
+	}
+	return begin + "{" + lock + "}"
 }
 
 // hashTag returns the part of the key that decides its slot.

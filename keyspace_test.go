@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -178,7 +179,7 @@ func TestKeyWithoutATTL(t *testing.T) {
 // The library needs these rights and no others; as the README has it.
 var aclRules = []string{
 	"~app:*", "~redislock:*", "&redislock:grant:*", "&__keyspace@*__:app:*",
-	"+set", "+get", "+incr", "+del", "+exists", "+pexpire", "+pttl", "+time",
+	"+set", "+get", "+mget", "+incr", "+incrby", "+del", "+exists", "+pexpire", "+pttl", "+time",
 	"+zadd", "+zpopmin", "+zrange", "+zrem", "+zremrangebyrank", "+zscore",
 	"+eval", "+evalsha", "+publish", "+subscribe", "+unsubscribe", "+ping",
 }
@@ -212,6 +213,19 @@ func TestAUserWithJustTheRightsItNeeds(t *testing.T) {
 	require.NoError(t, holder.Unlock())
 	serve(t, next)
 	serve(t, again)
+	eventually(t, "released in company", func() bool {
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				l := m.Lock(ctx, fmt.Sprint("key", i), time.Minute)
+				if err := errors.Join(l.Wait().Err, l.Unlock()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		return strings.Contains(admin.Info(ctx, "commandstats").Val(), "cmdstat_mget:")
+	})
 	requireClean(t, admin)
 	require.Empty(t, aclDenials(t, admin, "config"))
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,25 +161,32 @@ func TestAcquisitionWhoseAnswerIsLost(t *testing.T) {
 	requireClean(t, direct)
 }
 
-// Two claims share a pipeline whose connection fails between their answers. The
+// Two extensions share a pipeline whose connection fails between their answers. The
 // first one's counts: it is told at once, although Redis is out of reach since.
 func TestAnswerCountsThatCameBeforeTheConnectionFailed(t *testing.T) {
 	direct, proxy, client := throughProxy(t, 300*time.Millisecond)
 	m := newManager(t, client)
-	require.NoError(t, acquire(t, m, "warm", time.Minute).Unlock()) // begins the fence
+	held := []*redislock.Lock{acquire(t, m, "first", time.Minute), acquire(t, m, "second", time.Minute)}
+	for _, l := range held {
+		require.NoError(t, l.Extend(ctx, time.Minute)) // Redis knows the script
+	}
 
 	way := map[string]chan struct{}{"one": make(chan struct{}), "another": make(chan struct{})}
+	var cut atomic.Bool
+	first := make(chan string, 1) // owner value
 	client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
-		for i, cmd := range cmds {
-			if cmd.Name() != "set" {
-				continue
+		extensions := 0
+		for _, cmd := range cmds {
+			switch args := cmd.Args(); {
+			case cmd.Name() == "set" && way[args[1].(string)] != nil:
+				<-way[args[1].(string)]
+			case cmd.Name() == "evalsha" && (args[3] == "first" || args[3] == "second"):
+				extensions++
 			}
-			switch key := cmd.Args()[1]; key {
-			case "one", "another":
-				<-way[key.(string)]
-			case "first": // each answer is a line, and its token follows the key
-				proxy.LinesLeft.CompareAndSwap(0, int64(i+2))
-			}
+		}
+		if extensions == 2 && cut.CompareAndSwap(false, true) {
+			proxy.LinesLeft.Store(1) // each answer is a line
+			first <- cmds[0].Args()[4].(string)
 		}
 		return next(ctx, cmds)
 	}))
@@ -187,17 +196,27 @@ func TestAnswerCountsThatCameBeforeTheConnectionFailed(t *testing.T) {
 	})
 	defer heal()
 	one, another := m.Lock(ctx, "one", time.Minute), m.Lock(ctx, "another", time.Minute) // as many as may be under way
-	first, second := m.Lock(ctx, "first", time.Minute), m.Lock(ctx, "second", time.Minute)
+	answered := make([]chan error, 2)
+	for i, l := range held {
+		answer := make(chan error, 1)
+		answered[i] = answer
+		go func() { answer <- l.Extend(ctx, time.Hour) }()
+	}
+	eventually(t, "all are asked for", func() bool { return m.Requests() == 4 })
 	close(way["one"])
 	require.NoError(t, soon(t, one).Err)
-	require.NoError(t, soon(t, first).Err)
+	if <-first == held[1].Value() {
+		slices.Reverse(held)
+		slices.Reverse(answered)
+	}
+	require.NoError(t, <-answered[0])
 	require.True(t, proxy.Silent.Load(), "the pipeline was not cut")
-	require.Zero(t, second.Token())
-	require.NoError(t, second.Err())
-	require.Equal(t, first.Value(), direct.Get(ctx, "first").Val())
+	require.Greater(t, time.Until(held[0].ValidUntil()), time.Minute)
+	require.Empty(t, answered[1])
 
 	heal()
-	for _, l := range []*redislock.Lock{one, another, first, second} {
+	require.NoError(t, <-answered[1])
+	for _, l := range append(held, one, another) {
 		serve(t, l)
 	}
 	requireClean(t, direct)

@@ -38,8 +38,9 @@ type op struct {
 	node   int           // of a quorum: index in manager.shards
 	value  any           // of a quorum: the owner value, where it is not sure to be the lock's still
 
-	cmd, draw command
-	args      [15]any   // of cmd, and of draw at the end
+	cmd       command   // of a simple release: of several
+	place     int       // its number among those, from 1; of a claim: among those that draw together
+	draw      *draw     // opClaim: of the token
 	sent      time.Time // when the last attempt began
 	raise     *raise    // opClaim: what goes before it, if anything does
 	floor     int64     // opClaim: the fence was above it as the claim drew
@@ -67,22 +68,26 @@ func (o *op) err() error {
 	if err := o.cmd.Err(); err != nil || o.kind != opClaim {
 		return err
 	}
-	return o.draw.Err()
+	return o.draw.cmd.Err()
+}
+
+// token returns what a claim has drawn.
+func (o *op) token() (int64, bool) {
+	last, ok := asInt(o.draw.cmd.Val())
+	return last - int64(o.draw.n-o.place), ok
 }
 
 // halfDone tells a claim that set the key and failed to draw a token.
 func (o *op) halfDone() bool { return o.kind == opClaim && o.cmd.Err() == nil && o.err() != nil }
 
-// appendCommands appends the commands that carry out the op. The arguments are
-// boxed once for each lock, line and manager: to do it each time would cost more
-// than all the rest.
-func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []redis.Cmder {
+// appendArgs appends the command that carries out the op. The arguments are boxed
+// once for each lock, line and manager: to do it each time would cost more than all
+// the rest.
+func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 	l := o.lock
-	args := o.args[:0]
 	switch o.kind {
 	case opClaim:
-		args = append(args, "set", l.line.args[1], l.valueArg, "nx", "px", l.ttlArg)
-		o.draw = newCommand(append(o.args[13:13], "incr", l.line.slot.fence)...)
+		args = append(args, "set", l.line.lockArg, l.valueArg, "nx", "px", l.ttlArg)
 	case opAcquire:
 		mode, score := "try", any("")
 		if o.join {
@@ -97,12 +102,6 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		args = append(args, l.line.scriptKeys()...)
 		args = append(args, l.valueArg, l.ttlArg, mode, manager, l.line.slot.grants, l.seq, score)
 	case opRelease:
-		if o.simple {
-			args = freeScript.appendCall(args, have)
-			keys := l.line.scriptKeys()
-			args = append(args, 2, keys[1], keys[2], l.valueArg)
-			break
-		}
 		member := any("")
 		if l.joined {
 			member = l.member()
@@ -116,25 +115,35 @@ func (o *op) appendCommands(cmds []redis.Cmder, manager any, have *loaded) []red
 		args = append(args, value, manager, l.line.slot.grants, member)
 	case opExtend:
 		args = extendScript.appendCall(args, have)
-		args = append(args, 1, l.line.args[1], l.valueArg, o.ttl.Milliseconds())
+		args = append(args, 1, l.line.lockArg, l.valueArg, o.ttl.Milliseconds())
 	case opVote:
 		waits := any("")
 		if !l.try {
 			waits = manager
 		}
 		args = voteScript.appendCall(args, have)
-		args = append(args, 3, l.line.args[1], l.line.slot.fence, rivalKeys+l.key,
+		args = append(args, 3, l.line.lockArg, l.line.slot.fence, rivalKeys+l.key,
 			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits)
 	case opConfirm:
 		args = confirmScript.appendCall(args, have)
-		args = append(args, 2, l.line.args[1], l.line.slot.fence, o.value, o.vote.token)
+		args = append(args, 2, l.line.lockArg, l.line.slot.fence, o.value, o.vote.token)
 	}
-	o.cmd = newCommand(args...)
-	cmds = append(cmds, o.cmd)
-	if o.kind == opClaim {
-		cmds = append(cmds, o.draw)
+	return args
+}
+
+// appendFree appends the call of free.lua for several locks.
+func appendFree(args []any, ops []*op, have *loaded) []any {
+	args = append(freeScript.appendCall(args, have), 2*len(ops))
+	for _, o := range ops {
+		args = append(args, o.lock.line.lockArg)
 	}
-	return cmds
+	for _, o := range ops {
+		args = append(args, o.lock.line.queueArg())
+	}
+	for _, o := range ops {
+		args = append(args, o.lock.valueArg)
+	}
+	return args
 }
 
 func isNoScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }

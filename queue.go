@@ -20,7 +20,9 @@ import (
 type line struct {
 	key  string // in Redis
 	slot *slot
-	args [6]any // what scripts get: how many keys, and the keys
+
+	lockArg, queueKey any   // arguments of commands: the lock key, and the queue's once it was needed
+	args              []any // what scripts get: how many keys, and the keys
 
 	list           // the waiters
 	unsent []*Lock // those not yet sent to Redis; may hold some that have left
@@ -84,17 +86,26 @@ func (m *LockManager) lineOf(key string) *line {
 }
 
 func newLine(key string, sl *slot) *line {
-	return &line{key: key, slot: sl, args: [6]any{1: key}}
+	return &line{key: key, slot: sl, lockArg: key}
 }
 
 // scriptKeys returns the arguments of scripts that name the keys. Many a line
 // is gone before it needs them.
 func (ln *line) scriptKeys() []any {
-	if ln.args[0] == nil {
+	if ln.args == nil {
 		k := keysOf(ln.key)
-		ln.args = [6]any{5, ln.args[1], k.queue, ln.slot.fence, k.shortest, k.skipped}
+		ln.args = []any{5, ln.lockArg, k.queue, ln.slot.fence, k.shortest, k.skipped}
 	}
-	return ln.args[:]
+	return ln.args
+}
+
+// queueArg returns the argument that names the queue, which is all that a simple
+// release needs.
+func (ln *line) queueArg() any {
+	if ln.queueKey == nil {
+		ln.queueKey = sideKey(queueKeys, ln.key)
+	}
+	return ln.queueKey
 }
 
 // joined returns the first waiter that stands in the queue in Redis.

@@ -57,8 +57,7 @@ func (s *shard) askReplicas(b *batch) {
 		return
 	}
 	if slices.ContainsFunc(b.ops, func(o *op) bool { return o.kind == opClaim || o.kind == opAcquire }) {
-		b.wait = newCommand("wait", o.replicas, o.replicaTimeout.Milliseconds())
-		b.cmds = append(b.cmds, b.wait)
+		b.wait = b.add(append(b.args, "wait", o.replicas, o.replicaTimeout.Milliseconds()))
 	}
 }
 

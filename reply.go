@@ -92,6 +92,21 @@ func decodeRelease(v any) (r releaseReply, err error) {
 	return r, err
 }
 
+// decodeFree reads the reply of free.lua, about the lock with that number in the call.
+func decodeFree(v any, place int) (freed bool, err error) {
+	if _, ok := v.(int64); ok {
+		return true, nil
+	}
+	f := fields(v, &err)
+	f.int(0) // there is one at least
+	for i := range f.values {
+		if f.int(i) == int64(place) {
+			return false, err
+		}
+	}
+	return true, err
+}
+
 // voteReply is the reply of vote.lua.
 type voteReply struct {
 	verdict verdict

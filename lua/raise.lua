@@ -1,4 +1,4 @@
--- Raise the fence to the server's clock, for claims that draw by INCR after it.
+-- Raise the fence to the server's clock, for claims that draw by INCRBY after it.
 --
 -- KEYS  1 fence
 -- Reply {seconds, microseconds}: the server's clock

@@ -189,8 +189,8 @@ func TestTheFenceIsReplayed(t *testing.T) {
 	log := Replay([]Entry{
 		at(1, "INCR redislock:fence"),
 		at(2, "SET redislock:fence 10200000 PXAT 86410200"), // at 10.200
-		at(3, "INCR redislock:fence"),
-		at(4, "SET redislock:fence 10200002 PXAT 86410300"), // whenever it was
+		at(3, "INCRBY redislock:fence 3"),
+		at(4, "SET redislock:fence 10200004 PXAT 86410300"), // whenever it was
 		at(5, "SET redislock:fence 10700000 PXAT 86410700"),
 		at(6, "FLUSHALL"),
 		at(7, "INCR redislock:fence"),
@@ -208,7 +208,7 @@ func TestTheFenceIsReplayed(t *testing.T) {
 	for _, draw := range log.Draws {
 		drawn = append(drawn, draw.Token)
 	}
-	require.Equal(t, []int64{1, 10200000, 10200001, 10200002, 10700000, 1, 10800000, 1, 10900000, 10900001, 10900002, 10900004}, drawn)
+	require.Equal(t, []int64{1, 10200000, 10200001, 10200002, 10200003, 10200004, 10700000, 1, 10800000, 1, 10900000, 10900001, 10900002, 10900004}, drawn)
 	for step, want := range [][2]int64{1: {10000, 10200}, {10200, 10200}, {10200, 10700}, {10200, 10700}, {10700, 10700}, 11: {10900, 10900}, 15: {10900, 10900}} {
 		if want != [2]int64{} {
 			earliest, latest := log.Span(step)

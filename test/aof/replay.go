@@ -215,6 +215,13 @@ func (r *replayer) onFence(command string, args []string) {
 	switch {
 	case command == "INCR" && len(args) == 0: // it may begin the fence
 		r.fence++
+	case command == "INCRBY" && len(args) == 1: // by claims: a token for each
+		n, _ := parseInt(args[0])
+		for ; n > 1; n-- {
+			r.fence++
+			r.log.Draws = append(r.log.Draws, Draw{r.entry.Serial, r.step, r.fence})
+		}
+		r.fence++
 	case command == "SET" && len(args) >= 1: // a script, or somebody who meddles
 		n, err := parseInt(args[0])
 		if err != nil {

@@ -84,13 +84,23 @@ func (w *world) release(t *rapid.T) {
 	w.do(t, c)
 }
 
-// free is by the holder, if there is one.
+// free is by the holder, if there is one, and perhaps by others as well.
 func (w *world) free(t *rapid.T) {
-	by := w.caller(t)
-	if at := w.holder(by.place); at >= 0 {
-		by = w.callers[at]
+	holder := func() *caller {
+		by := w.caller(t)
+		if at := w.holder(by.place); at >= 0 && rapid.IntRange(0, 3).Draw(t, "somebody else") > 0 {
+			by = w.callers[at]
+		}
+		return by
 	}
-	w.do(t, call{verb: "free", by: by})
+	c := call{verb: "free", by: holder()}
+	for range rapid.IntRange(0, 4).Draw(t, "others") {
+		by := holder()
+		if by.place == c.by.place || !w.spoilt(c.by.place) && !w.spoilt(by.place) {
+			c.others = append(c.others, by)
+		}
+	}
+	w.do(t, c)
 }
 
 // holder returns which caller holds the lock, or -1.

@@ -50,13 +50,22 @@ type call struct {
 
 	ttl int64 // extend
 
+	others []*caller // free: whose locks are released by the same call
+
 	raise bool // claim: has the fence raised before it
 }
 
 func (c call) String() string {
-	return fmt.Sprintf("%s of %q (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%t",
-		c.verb, c.by.value, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise)
+	others := ""
+	for _, o := range c.others {
+		others += fmt.Sprintf(" and %q", o.value)
+	}
+	return fmt.Sprintf("%s of %q%s (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%t",
+		c.verb, c.by.value, others, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise)
 }
+
+// all are those for whom the call is.
+func (c call) all() []*caller { return append([]*caller{c.by}, c.others...) }
 
 // commands returns what is sent to server i.
 func (c call) commands(s *texts, i int) [][]any {
@@ -78,13 +87,24 @@ func (c call) commands(s *texts, i int) [][]any {
 		return [][]any{append(append([]any{"eval", s.release}, by.keys()...),
 			by.value, by.manager, channel, c.member)}
 	case "free":
-		return [][]any{{"eval", s.free, 2, by.lock, by.queue, by.value}}
+		all := c.all()
+		args := []any{"eval", s.free, 2 * len(all)}
+		for _, o := range all {
+			args = append(args, o.lock)
+		}
+		for _, o := range all {
+			args = append(args, o.queue)
+		}
+		for _, o := range all {
+			args = append(args, o.value)
+		}
+		return [][]any{args}
 	case "extend":
 		return [][]any{{"eval", s.extend, 1, by.lock, by.value, c.ttl}}
 	}
 	all := [][]any{
 		{"set", by.lock, by.value, "nx", "px", by.ttl},
-		{"incr", fence},
+		{"incrby", fence, 1},
 	}
 	if c.raise {
 		all = append([][]any{{"eval", s.raise, 1, fence}}, all...)
@@ -94,7 +114,7 @@ func (c call) commands(s *texts, i int) [][]any {
 
 // A result is a reply, understood.
 type result struct {
-	what string // held, taken, behind, none, freed, handed, own, declined, lease; or the kind of error
+	what string // held, taken, behind, none, freed, handed, own, declined, some, lease; or the kind of error
 
 	time     int64
 	token    int64
@@ -107,6 +127,7 @@ type result struct {
 	shortest int64
 	seq      string
 	value    string
+	left     string // free: the numbers of those that were declined
 }
 
 // understand reads the replies to a call as the scripts' heads describe them. It
@@ -135,7 +156,17 @@ func understand(c call, replies []any) (r result) {
 		r.token = replies[1].(int64)
 		return r
 	case "free":
-		return result{what: map[int64]string{-1: "declined", 1: "freed"}[replies[0].(int64)]}
+		if n, ok := replies[0].(int64); ok {
+			if n < 1 {
+				panic("freed none")
+			}
+			return result{what: "freed"}
+		}
+		left := replies[0].([]any)
+		if len(left) == 0 {
+			panic("not a reply of free")
+		}
+		return freed(left, len(c.all()))
 	case "release":
 		if kind, ok := replies[0].(int64); ok {
 			return result{what: []string{"none", "freed", "handed"}[kind]}
@@ -162,6 +193,15 @@ func understand(c call, replies []any) (r result) {
 		}
 	default:
 		panic("not a reply of acquire")
+	}
+	return r
+}
+
+// freed is the result of a free of which some are left.
+func freed(left []any, of int) result {
+	r := result{what: "some", left: fmt.Sprint(left)}
+	if len(left) == of {
+		r.what = "declined"
 	}
 	return r
 }

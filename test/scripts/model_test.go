@@ -174,11 +174,22 @@ func (m *model) release(c call) result {
 
 // free is a release where it is simple, and nothing at all elsewhere.
 func (m *model) free(c call) result {
-	if holder, taken := m.text(c.by.lock); !taken || holder != c.by.value || len(m.db[c.by.queue].zset) > 0 {
-		return result{what: "declined"}
+	var left []any
+	var gone []string
+	for i, by := range c.all() {
+		if holder, taken := m.text(by.lock); !taken || holder != by.value || len(m.db[by.queue].zset) > 0 {
+			left = append(left, int64(i+1))
+		} else {
+			gone = append(gone, by.lock)
+		}
 	}
-	delete(m.db, c.by.lock)
-	return result{what: "freed"}
+	for _, lock := range gone {
+		delete(m.db, lock)
+	}
+	if len(left) == 0 {
+		return result{what: "freed"}
+	}
+	return freed(left, len(c.all()))
 }
 
 func (m *model) extend(c call) result {

@@ -112,17 +112,17 @@ func (t *truth) hasLeft(key, member string, how removal) {
 
 // doubt notes that a request was given up unanswered.
 func (t *truth) doubt(args []string) {
-	var value string
+	var values []string
 	switch strings.ToUpper(args[0]) {
 	case "EVAL", "EVALSHA":
-		if rest := args[3+integer(args[2]):]; len(rest) > 0 { // else it raises the fence
-			value = rest[0]
-		}
+		values = args[3+integer(args[2]):] // what is no value there is nobody's
 	case "SET":
-		value = args[2]
+		values = args[2:3]
 	}
-	if a := t.byValue[value]; a != nil {
-		a.unsure = true
+	for _, value := range values {
+		if a := t.byValue[value]; a != nil {
+			a.unsure = true
+		}
 	}
 }
 

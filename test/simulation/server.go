@@ -65,6 +65,21 @@ type call struct {
 	byFault   bool
 }
 
+// releases tells whether the call is a release of the key by the owner of that value.
+func (c *call) releases(key, value string) bool {
+	switch c.script {
+	case "release":
+		return c.args[0] == value
+	case "free":
+		for i, v := range c.args {
+			if v == value && c.keys[i] == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // arrive runs a request that has made its way.
 func (s *server) arrive(c *conn, args []string, after mishap) {
 	if c.gone {
@@ -175,7 +190,7 @@ func scriptName(keys, args []string) string {
 		return "raise"
 	case len(keys) == 1 && len(args) == 2:
 		return "extend"
-	case len(keys) == 2 && len(args) == 1:
+	case len(args) > 0 && len(keys) == 2*len(args):
 		return "free"
 	case len(keys) == 5 && len(args) == 4:
 		return "release"

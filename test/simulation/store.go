@@ -125,10 +125,22 @@ func (s *store) do(args []string) (reply any) {
 			return e.text
 		}
 		return nil
+	case "MGET": // nothing for what is no string
+		values := []any{}
+		for _, key := range args[1:] {
+			if e := s.get(key); e != nil && e.scores == nil {
+				values = append(values, e.text)
+			} else {
+				values = append(values, nil)
+			}
+		}
+		return values
 	case "SET":
 		return s.set(args[1], args[2], args[3:])
 	case "INCR":
-		return s.increment(args[1])
+		return s.increment(args[1], 1)
+	case "INCRBY":
+		return s.increment(args[1], integer(args[2]))
 	case "DEL":
 		n := int64(0)
 		for _, key := range args[1:] {
@@ -139,10 +151,13 @@ func (s *store) do(args []string) (reply any) {
 		}
 		return n
 	case "EXISTS":
-		if s.get(args[1]) != nil {
-			return int64(1)
+		n := int64(0)
+		for _, key := range args[1:] {
+			if s.get(key) != nil {
+				n++
+			}
 		}
-		return int64(0)
+		return n
 	case "PTTL":
 		switch e := s.get(args[1]); {
 		case e == nil:
@@ -196,16 +211,16 @@ func (s *store) set(key, value string, options []string) any {
 }
 
 // increment leaves the time to live as it is; a key that it begins has none.
-func (s *store) increment(key string) any {
+func (s *store) increment(key string, by int64) any {
 	n, expires := int64(0), int64(0)
 	if e := s.text(key); e != nil {
 		var err error
-		if n, err = strconv.ParseInt(e.text, 10, 64); err != nil || n == math.MaxInt64 {
+		if n, err = strconv.ParseInt(e.text, 10, 64); err != nil || n > math.MaxInt64-by {
 			return failure("ERR value is not an integer or out of range")
 		}
 		expires = e.expires
 	}
-	n++
+	n += by
 	value := strconv.FormatInt(n, 10)
 	s.entries[key] = &entry{text: value, expires: expires}
 	s.watch.wasSet(key, value, expires, false)

@@ -127,9 +127,19 @@ func (t *truth) running(c *call) {
 		}
 		return
 	}
-	a := t.byValue[c.args[0]]
+	values := c.args[:1]
+	if c.script == "free" {
+		values = c.args
+	}
+	for _, value := range values {
+		t.runningFor(c, value)
+	}
+}
+
+func (t *truth) runningFor(c *call, value string) {
+	a := t.byValue[value]
 	if a == nil {
-		t.story.violation("a script is run for %s, which nobody has asked for", c.args[0])
+		t.story.violation("a script is run for %s, which nobody has asked for", value)
 		return
 	}
 	if a.process != c.conn.process {
@@ -285,7 +295,7 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 		t.leave(k, true)
 	default:
 		k.unclean = false
-		if c.script != "release" && c.script != "free" || c.args[0] != value {
+		if !c.releases(key, value) {
 			t.story.violation("G8: %s deletes the lock of %s", c.name, a)
 		}
 		for _, x := range k.attempts {
