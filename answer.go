@@ -79,7 +79,7 @@ func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 			m.cleanUp(l) // which was waiting for this answer
 		}
 		if !m.closed {
-			m.tend(ln, o.look)
+			m.tend(ln, o.look, now)
 		}
 		m.tidy(ln, now)
 	case opRelease:
@@ -90,12 +90,12 @@ func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 }
 
 // tend keeps the line going after an acquire of it was answered.
-func (m *LockManager) tend(ln *line, looked bool) {
+func (m *LockManager) tend(ln *line, looked bool, now time.Time) {
 	if ln.lookAgain || looked && ln.lookAt.IsZero() {
 		ln.lookAgain = false
 		m.look(ln)
 	}
-	m.pump(ln)
+	m.pump(ln, now)
 }
 
 // claimed takes in the answer to SET NX and to the drawing of a token.

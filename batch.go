@@ -462,7 +462,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 	for _, o := range b.ops {
 		err := o.err()
 		switch {
-		case (o.kind == opClaim || o.kind == opAcquire) && o.copies != nil && !m.settles(o, err):
+		case o.acquires() && o.copies != nil && !m.settles(o, err):
 			failed = failed || isUnsettled(err) && !isAnswer(err)
 			continue
 		case isNoScript(err):
@@ -543,12 +543,23 @@ func (s *shard) refuse(o *op) {
 		time.AfterFunc(backoff(o.attempts), func() {
 			s.m.mu.Lock()
 			defer s.m.exit()
-			refused := s.refused
-			s.refused = nil
-			for _, o := range refused {
-				s.m.submit(o) // its slot may have moved
-			}
+			s.sendRefused()
 		})
+	}
+}
+
+// sendRefused sends what was put aside, but for acquires whose callers have gone
+// meanwhile.
+func (s *shard) sendRefused() {
+	m, now := s.m, time.Now()
+	refused := s.refused
+	s.refused = nil
+	for _, o := range refused {
+		if o.acquires() && o.lock.state != waiting {
+			m.complete(o, s, o.lock.failure, now)
+		} else {
+			m.submit(o) // its slot may have moved
+		}
 	}
 }
 

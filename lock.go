@@ -211,7 +211,7 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 	if m.quorum != nil {
 		l.line.holder = l
 	}
-	m.leaveLine(l)
+	m.leaveLine(l, now)
 	if l.options.renew {
 		l.renewEnd = now.Add(l.options.maxHold)
 		m.renewals.add(m, l, now)
@@ -227,9 +227,10 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 func (m *LockManager) abandon(l *Lock, reason error) {
 	l.state = leaving
 	l.err = &Error{l.verb, l.key, reason}
-	m.leaveLine(l)
+	now := time.Now()
+	m.leaveLine(l, now)
 	l.finish()
-	l.outcome.tell(Result{Err: l.err, Waited: time.Since(l.began)})
+	l.outcome.tell(Result{Err: l.err, Waited: now.Sub(l.began)})
 	m.cleanUp(l)
 }
 
@@ -310,7 +311,7 @@ func (m *LockManager) cleanUp(l *Lock) {
 func (l *Lock) neverQueued() bool { return l.token != 0 && !l.joined && l.score == 0 }
 
 // leaveLine takes the lock out of the line here, and stops heeding its context.
-func (m *LockManager) leaveLine(l *Lock) {
+func (m *LockManager) leaveLine(l *Lock, now time.Time) {
 	if l.stopCtx != nil {
 		l.stopCtx()
 		l.stopCtx = nil
@@ -319,7 +320,7 @@ func (m *LockManager) leaveLine(l *Lock) {
 		m.moveUp(l)
 	}
 	l.line.remove(l)
-	m.tidy(l.line, time.Now())
+	m.tidy(l.line, now)
 }
 
 // finish tells whoever listens that the lock is not held.

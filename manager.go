@@ -265,8 +265,9 @@ func (m *LockManager) drain() {
 		idle := true
 		m.mu.Lock()
 		for _, s := range m.shards {
-			s.pending = append(s.pending, s.refused...)
-			s.refused = nil
+			s.sendRefused()
+		}
+		for _, s := range m.shards {
 			if len(s.pending) > 0 {
 				idle = false
 				b := s.takeBatch()
@@ -329,7 +330,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		m.sendAcquire(&op{kind: opAcquire, lock: l})
 	} else {
 		l.line.unsent = append(l.line.unsent, l)
-		m.pump(l.line)
+		m.pump(l.line, l.began)
 	}
 	return l
 }

@@ -60,6 +60,9 @@ func newCommand(args ...any) command {
 	return command{redis.NewCmd(context.Background(), args...)}
 }
 
+// acquires tells the kinds for which a caller waits to become the holder.
+func (o *op) acquires() bool { return o.kind == opClaim || o.kind == opAcquire }
+
 // urgent tells what others wait for, or may.
 func (o *op) urgent() bool { return o.kind != opClaim && !o.simple }
 

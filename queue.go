@@ -136,11 +136,11 @@ func (ln *line) seemsFree(now time.Time) bool {
 }
 
 // pump sends what can be sent of a line. The caller holds m.mu.
-func (m *LockManager) pump(ln *line) {
+func (m *LockManager) pump(ln *line, now time.Time) {
 	if ln.acquiring > 0 || len(ln.unsent) == 0 || m.closed {
 		return
 	}
-	if ln.seemsFree(time.Now()) {
+	if ln.seemsFree(now) {
 		if l := ln.next(); l != nil {
 			ln.claiming = true
 			m.claim(l)
@@ -149,7 +149,7 @@ func (m *LockManager) pump(ln *line) {
 	}
 	if !ln.slot.ready {
 		m.listen(ln.slot) // pumps its lines once grants can arrive
-		m.lookBy(ln, time.Now(), -1)
+		m.lookBy(ln, now, -1)
 		return
 	}
 	unsent := ln.unsent
@@ -207,7 +207,7 @@ func (m *LockManager) look(ln *line) {
 	l := ln.joined()
 	switch {
 	case l == nil:
-		m.pump(ln)
+		m.pump(ln, time.Now())
 	case l.inFlight:
 		ln.lookAgain = true
 	default:

@@ -1,10 +1,14 @@
 package redislock_test
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
@@ -44,4 +48,28 @@ func TestUnlockIsTriedAgainByARedisThatTakesNoWrites(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What Redis has refused is not asked for again once its caller has gone: there is
+// nothing to clean up after that then.
+func TestRefusedAcquireOfOneWhoHasGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		b.server.FlushAll()
+		var sent atomic.Int32
+		b.client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			sent.Add(1)
+			return next(ctx, cmds)
+		}))
+		b.server.SetError("LOADING Redis is loading the dataset in memory")
+		leaving, cancel := context.WithCancel(ctx)
+		l := b.manager.Lock(leaving, "key", time.Minute)
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, l.Wait().Err, context.Canceled)
+		b.server.SetError("")
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 1, sent.Load())
+		require.Empty(t, b.server.Keys())
+	})
 }

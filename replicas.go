@@ -56,7 +56,7 @@ func (s *shard) askReplicas(b *batch) {
 	if o.replicas == 0 || s.node == nil || b.follow {
 		return
 	}
-	if slices.ContainsFunc(b.ops, func(o *op) bool { return o.kind == opClaim || o.kind == opAcquire }) {
+	if slices.ContainsFunc(b.ops, (*op).acquires) {
 		b.wait = b.add(append(b.args, "wait", o.replicas, o.replicaTimeout.Milliseconds()))
 	}
 }

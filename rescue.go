@@ -79,7 +79,7 @@ func (s *shard) rescue(b *batch) {
 				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
 				vote: o.vote, node: o.node,
 			})
-		case (o.kind == opClaim || o.kind == opAcquire) && o.lock.state == waiting:
+		case o.acquires() && o.lock.state == waiting:
 			if o.copies == nil {
 				o.copies = &copies{n: 1}
 			}
@@ -133,7 +133,7 @@ func (m *LockManager) late(o *op, err error) {
 		m.exorcise(l)
 	case waiting:
 		l.trace, l.joined = true, l.joined || o.join
-		if r.held {
+		if r.held || l.score != 0 && r.score > l.score { // a place behind its own
 			m.confirm(l)
 		}
 	default:

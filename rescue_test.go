@@ -95,6 +95,38 @@ func TestRequestThatComesWhenItsCallerHasGone(t *testing.T) {
 	})
 }
 
+// A waiter lost its place, and its first request, which comes late, gives it the last
+// one: it goes back to its own.
+func TestLateJoinDoesNotCostThePlace(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		other := b.another(t)
+		holder := acquire(t, other.manager, "key", time.Hour)
+		_, err := b.manager.TryLock(ctx, "key", time.Hour) // so that the next join straight away
+		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		w.next.Store(&fate{before: late})
+		first := b.manager.Lock(ctx, "key", time.Hour)
+		time.Sleep(late - 500*time.Millisecond) // it looks no more before the lease ends
+		require.Equal(t, 1, waiters(t, b.client, "key"))
+		second := other.manager.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+
+		queue, _ := redislock.KeysOf("key")
+		line, err := b.server.ZMembers(queue)
+		require.NoError(t, err)
+		require.Contains(t, line[0], first.Value())
+		_, err = b.server.ZRem(queue, line[0])
+		require.NoError(t, err)
+		time.Sleep(late)
+		require.Equal(t, 2, waiters(t, b.client, "key"))
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, first.Wait().Err)
+		require.Zero(t, second.Token(), "overtook the one before it")
+		require.NoError(t, first.Unlock())
+		serve(t, second)
+	})
+}
+
 // The late answer comes amid the release, which has not been carried out yet: what
 // has to be cleaned up after that must not get ahead of it, or Unlock would be told
 // that the lock was lost.

@@ -408,7 +408,7 @@ func (e *events) subscribed(channel string) error {
 				l.asOf = 0 // by the clock of a server that may have been another
 			}
 			m.look(ln)
-			m.pump(ln)
+			m.pump(ln, time.Now())
 		}
 	}
 	return nil

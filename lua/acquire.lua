@@ -52,7 +52,12 @@ if join then
   end
   added = redis.call('ZADD', KEYS[2], 'NX', score, member)
   if added == 0 then
-    score = tonumber(redis.call('ZSCORE', KEYS[2], member))
+    local place = tonumber(redis.call('ZSCORE', KEYS[2], member))
+    if newcomer or place <= tonumber(score) then
+      score = place
+    else -- a request that came late has put it behind its own place
+      redis.call('ZADD', KEYS[2], score, member)
+    end
   elseif newcomer then
     local last = redis.call('ZRANGE', KEYS[2], '-2', '-1')
     if last[#last] ~= member then

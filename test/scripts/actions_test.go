@@ -14,20 +14,21 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		"try":       w.try,
 		"come back": w.comeBack,
 		"rejoin":    w.rejoin,
-		"release":   w.release,
-		"hand on":   w.releaseByHolder,
-		"free":      w.free,
-		"abandon":   w.abandon,
-		"extend":    w.extend,
-		"claim":     w.claim,
-		"repeat":    w.repeat,
-		"listen":    w.listen,
-		"foreign":   w.foreign,
-		"expire":    w.expire,
-		"set back":  w.setBack,
-		"spoil":     w.spoil,
-		"tick":      w.tick,
-		"slip in":   w.slipIn,
+		"late join": w.lateJoin, "late join 2": w.lateJoin, "late join 3": w.lateJoin,
+		"release":  w.release,
+		"hand on":  w.releaseByHolder,
+		"free":     w.free,
+		"abandon":  w.abandon,
+		"extend":   w.extend,
+		"claim":    w.claim,
+		"repeat":   w.repeat,
+		"listen":   w.listen,
+		"foreign":  w.foreign,
+		"expire":   w.expire,
+		"set back": w.setBack,
+		"spoil":    w.spoil,
+		"tick":     w.tick,
+		"slip in":  w.slipIn,
 		// Lines grow if more join than leave.
 		"join 2": w.join, "join 3": w.join, "join 4": w.join, "join 5": w.join,
 		"hand on 2": w.releaseByHolder, "hand on 3": w.releaseByHolder, "hand on 4": w.releaseByHolder,
@@ -60,8 +61,23 @@ func (w *world) rejoin(t *rapid.T) {
 	w.do(t, call{verb: "acquire", by: by, join: true, score: by.score, unsure: rapid.Bool().Draw(t, "unsure")})
 }
 
+// lateJoin is the first request of one who was skipped, after another that was sent in
+// its place; and then he comes back.
+func (w *world) lateJoin(t *rapid.T) {
+	by := w.oneSkipped(t)
+	known := by.score
+	w.do(t, call{verb: "acquire", by: by, join: true})
+	if !w.over {
+		w.do(t, call{verb: "acquire", by: by, join: true, score: known, unsure: true})
+	}
+}
+
 // comeBack is the rejoin of a waiter that was skipped and does not know its place.
 func (w *world) comeBack(t *rapid.T) {
+	w.do(t, call{verb: "acquire", by: w.oneSkipped(t), join: true, unsure: true})
+}
+
+func (w *world) oneSkipped(t *rapid.T) *caller {
 	var skipped []*caller
 	for _, by := range w.callers {
 		if slices.ContainsFunc(w.models[0].db[by.skipped].zset, func(s scored) bool { return s.member == by.member() }) {
@@ -71,7 +87,7 @@ func (w *world) comeBack(t *rapid.T) {
 	if len(skipped) == 0 {
 		t.Skip("nobody was skipped")
 	}
-	w.do(t, call{verb: "acquire", by: rapid.SampledFrom(skipped).Draw(t, "caller"), join: true, unsure: true})
+	return rapid.SampledFrom(skipped).Draw(t, "caller")
 }
 
 // release is by whoever it may be: holder, waiter or stranger.

@@ -21,12 +21,13 @@ type model struct {
 	live map[string]bool // managers that listen
 
 	// Of the call that is looked at.
-	got    answer
-	reply  result
-	sent   []grant // what should have been published
-	drawn  *span   // the last token
-	draws  int64   // how many there were
-	faults []string
+	got     answer
+	reply   result
+	sent    []grant // what should have been published
+	drawn   *span   // the last token
+	draws   int64   // how many there were
+	putBack bool    // a waiter has got its old place
+	faults  []string
 }
 
 // A grant is the message to a waiter who is the holder now.
@@ -47,7 +48,7 @@ func (m *model) faultf(format string, args ...any) {
 // step lets the model do what the server was asked to, and returns what the
 // reply should have been.
 func (m *model) step(c call, i int, got answer, reply result) result {
-	m.got, m.reply, m.sent, m.drawn, m.draws, m.faults = got, reply, nil, nil, 0, nil
+	m.got, m.reply, m.sent, m.drawn, m.draws, m.putBack, m.faults = got, reply, nil, nil, 0, false, nil
 	defer m.settle()
 	if reply.time != 0 && !(span{got.began, got.ended}).has(reply.time) {
 		m.faultf("time %d is not between %d and %d", reply.time, got.began, got.ended)
@@ -88,7 +89,17 @@ func (m *model) acquire(c call, i int) result {
 		}
 		switch r.added = at < 0; {
 		case !r.added:
-			r.score = m.db[by.queue].zset[at].score // where it stands
+			stands := m.db[by.queue].zset[at].score
+			if r.score == 0 || stands <= r.score {
+				r.score = stands
+				break
+			}
+			// A request that came late has put it behind its place.
+			m.enter(by.queue, scored{by.member(), r.score})
+			e := m.db[by.queue]
+			e.zset = slices.DeleteFunc(e.zset, func(s scored) bool { return s == scored{by.member(), stands} })
+			m.db[by.queue] = e
+			m.putBack = true
 		case r.added && r.score == 0:
 			r.score = clock.low // the end of the line
 			if line := m.db[by.queue].zset; len(line) > 0 {

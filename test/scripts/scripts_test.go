@@ -196,6 +196,9 @@ func (w *world) do(t *rapid.T, c call) {
 		} else if fault := m.check(m.step(c, i, got[i], results[i])); fault != "" {
 			t.Fatalf("%s: %v\n%s\nreplies: %q", w.servers[i].name, c, fault, got[i].replies)
 		}
+		if m.putBack {
+			w.seen["put back"]++
+		}
 		w.rising(t, i, c, results[i])
 		if c.verb == "acquire" && c.join && (results[i].what == "taken" || results[i].what == "behind") {
 			c.by.joined, c.by.score[i] = true, results[i].score

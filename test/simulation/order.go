@@ -72,11 +72,16 @@ func (t *truth) hasJoined(key, member string) {
 	}
 	// Who does not know his place, as the answer was lost, cannot claim it again
 	// after the line was lost as well. A request that was long under way may come
-	// when its caller has gone.
+	// when its caller has gone, or after another that was sent in its place.
 	c := t.current
-	if c.args[6] == "" && a.knows && a.waiting && !c.conn.closed {
-		t.story.violation("G2: %s joins the line for %s at its end, and knew its place in it", a, a.key.name)
+	fresh := c.args[6] == ""
+	if fresh && a.knows && a.waiting && !c.conn.closed {
+		if a.asked {
+			t.story.violation("G2: %s joins the line for %s at its end, and knew its place in it", a, a.key.name)
+		}
+		a.ghost = true
 	}
+	a.asked = a.asked || fresh
 	skipped := t.server.store.entries[skippedKeys+name]
 	atTheEnd := c.args[6] == "" || c.args[6] == "?" && (skipped == nil || skipped.scores[member] == 0)
 	if a.order == 0 || atTheEnd {

@@ -63,6 +63,7 @@ type attempt struct {
 	// In Redis.
 	order    int           // in which the first request joined; 0: not yet
 	knows    bool          // its place: an answer has told it
+	asked    bool          // has joined without saying that it might have before
 	queued   bool          // stands in the queue
 	skipped  bool          // was taken out of it as its process did not listen
 	excluded time.Duration // until when it was so, at last
