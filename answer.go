@@ -45,6 +45,8 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		}
 		l.confirmed(err) // it may take long, and Unlock must not
 		return now.Before(l.validUntil)
+	case opRaise:
+		return o.attempts < maxAttempts
 	default:
 		if o.copies.settled || o.copies.n > 1 {
 			return false
@@ -86,6 +88,8 @@ func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 		m.released(o, err, now)
 	case opExtend:
 		m.extended(o, err, now)
+	case opRaise:
+		o.lock.line.slot.mending = false
 	}
 }
 
@@ -101,12 +105,15 @@ func (m *LockManager) tend(ln *line, looked bool, now time.Time) {
 // claimed takes in the answer to SET NX and to the drawing of a token.
 func (m *LockManager) claimed(o *op, err error, now time.Time) {
 	l := o.lock
+	token, ok := o.token()
+	begun := ok && token <= o.floor // the fence was lost, and INCRBY has begun one far too low
+	if begun && (err != nil || l.state != waiting) {
+		m.mendFence(l.line.slot)
+	}
 	if err == nil {
 		o.uncertain = true // for whatever comes to pass from here on
-		token, ok := o.token()
-		if l.state == waiting && (!ok || token <= o.floor) {
-			// The fence was lost, and INCRBY began one far too low. The script draws a
-			// token that begins anew from the server's clock.
+		if l.state == waiting && (begun || !ok) {
+			// The script draws a token that begins anew from the server's clock.
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
 			return
 		}
@@ -122,6 +129,15 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 	}
 	o.uncertain = o.uncertain || o.halfDone()
 	m.failed(o, err)
+}
+
+// mendFence raises a fence that a claim has begun and nobody may draw from soon: it has
+// no time to live before that.
+func (m *LockManager) mendFence(sl *slot) {
+	if !sl.mending {
+		sl.mending = true
+		m.submit(&op{kind: opRaise, lock: &Lock{manager: m, line: newLine(sl.key, sl)}})
+	}
 }
 
 // acquired takes in the answer of acquire.lua.

@@ -139,6 +139,30 @@ func TestTokensRiseOverAFlushWithinAClaim(t *testing.T) {
 	}
 }
 
+// Likewise a claim that does not get the key.
+func TestFenceThatAVainClaimHasBegunGoesAtLast(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, b *bubble) {
+			require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+			b.server.FlushAll()
+			w := newWire(b)
+			w.next.Store(&fate{after: time.Second})
+			if !leaves {
+				require.NoError(t, b.server.Set("key", "foreign"))
+			}
+			short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+			defer cancel()
+			l := b.manager.Lock(short, "key", time.Minute)
+			require.ErrorIs(t, l.Wait().Err, context.DeadlineExceeded)
+			begun, err := b.server.Get(redislock.FenceKey)
+			require.NoError(t, err)
+			require.Equal(t, "1", begun, "the claim was to begin a fence")
+			time.Sleep(3 * time.Second)
+			require.Equal(t, 24*time.Hour, b.server.TTL(redislock.FenceKey).Round(time.Minute))
+		})
+	}
+}
+
 // A claim that begins a fence sees to it that the fence does not stay for ever.
 func TestFenceThatAClaimHasBegunGoesAtLast(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

@@ -18,6 +18,7 @@ const (
 	opExtend                // extend.lua
 	opVote                  // vote.lua
 	opConfirm               // confirm.lua
+	opRaise                 // raise.lua by itself
 )
 
 // An op is one request to Redis on behalf of a lock. Every kind may be run
@@ -119,6 +120,8 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 	case opExtend:
 		args = extendScript.appendCall(args, have)
 		args = append(args, 1, l.line.lockArg, l.valueArg, o.ttl.Milliseconds())
+	case opRaise:
+		args = append(raiseScript.appendCall(args, have), 1, l.line.slot.fence)
 	case opVote:
 		waits := any("")
 		if !l.try {

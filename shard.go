@@ -49,8 +49,9 @@ type slot struct {
 	grants  any    // what grant channels begin with, as an argument
 	channel string // this manager's grant channel
 
-	floor  int64     // the fence is known to be above it
-	raised time.Time // when it was last raised to the server's clock, or later
+	floor   int64     // the fence is known to be above it
+	raised  time.Time // when it was last raised to the server's clock, or later
+	mending bool      // a claim has begun it, and opRaise is to give it a time to live
 
 	at    *shard // whose subscription is to have the grant channel; nil: none
 	ready bool   // it has: grants arrive
