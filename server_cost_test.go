@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,16 @@ func BenchmarkServer(b *testing.B) {
 		}},
 		{"releaseSimple", "free.lua", "evalsha", []int{0}, func(sha string, i int) [][]any {
 			return [][]any{{"set", "key", value(i)}, {"evalsha", sha, 2, "key", queue, value(i)}}
+		}},
+		{"releaseTenSimple", "free.lua", "evalsha", []int{0}, func(sha string, i int) [][]any {
+			call, queues, values, set := []any{"evalsha", sha, 20}, []any{}, []any{}, []any{"mset"}
+			for j := range 10 {
+				key := fmt.Sprint("key", j)
+				queue, _ := redislock.KeysOf(key)
+				call, queues, values = append(call, key), append(queues, queue), append(values, value(i+j))
+				set = append(set, key, value(i+j))
+			}
+			return [][]any{set, slices.Concat(call, queues, values)}
 		}},
 		{"join", "acquire.lua", "evalsha", []int{10, 1000, 100_000}, func(sha string, i int) [][]any {
 			return [][]any{{"zpopmin", queue}, join(sha, i, 60000+i%2)}
