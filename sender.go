@@ -1,0 +1,337 @@
+package redislock
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// What a manager sends goes out in batches: with nothing in flight a request is
+// sent at once, alone; what comes while requests are in flight goes out
+// together as one pipeline when the way is free. Idle callers pay no delay, busy
+// ones share system calls.
+const (
+	// maxInFlight is how many batches may be under way at a time. With two, a
+	// release need not wait for the answer to somebody's request.
+	maxInFlight = 2
+
+	// stallAfter is when a batch no longer counts: its connection may be dead,
+	// and what comes after it is sent over another one.
+	stallAfter = 250 * time.Millisecond
+
+	// maxStalled bounds the batches that no longer count.
+	maxStalled = 6
+
+	maxBackoff = 500 * time.Millisecond
+)
+
+// A sender is the part of a shard that talks to it. Guarded by the manager's
+// mutex.
+type sender struct {
+	pending  []*op
+	refused  []*op // by a Redis that is to be asked again after a while
+	inFlight []*batch
+	loaded   loaded
+
+	parked int         // goroutines that wait for work
+	work   chan *batch // holds no more than were parked; nil: to be taken in person; closed by Close
+	waking bool        // a goroutine is about to do that
+
+	failures int       // batches in a row that failed
+	resumeAt time.Time // after failures: send nothing before
+	wakeup   bool      // a timer will call kick
+	watching bool      // and one watchBatches
+}
+
+func (s *sender) init() { s.work = make(chan *batch, maxInFlight) }
+
+// submit hands an op over to be sent once the caller, who holds m.mu, lets go of
+// it with exit. So what is submitted together is sent together, and in order.
+func (m *LockManager) submit(o *op) {
+	if m.quorum != nil && o.kind == opExtend && o.vote == nil {
+		m.voteOnExtension(o)
+		return
+	}
+	s := m.shardFor(o)
+	s.pending = append(s.pending, o)
+	s.touch()
+}
+
+// touch has exit look after the shard.
+func (s *shard) touch() {
+	if !s.touched {
+		s.touched = true
+		s.m.touched = append(s.m.touched, s)
+	}
+}
+
+// exit unlocks m.mu, sees to it that what was submitted meanwhile is sent, and
+// lets the user's log handler take the time that it needs.
+func (m *LockManager) exit() {
+	for _, s := range m.touched {
+		s.touched = false
+		s.kick()
+	}
+	m.touched = m.touched[:0]
+	later := m.later
+	m.later = nil
+	m.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
+}
+
+func (m *LockManager) warn(text string, args ...any) {
+	m.later = append(m.later, func() { m.log.Warn("redislock: "+text, args...) })
+}
+
+// kick starts a flush where one is due. What nobody else waits for, and what is not
+// the only request, lets those run first who may have something to send along: a few
+// callers at a time make fewer and larger batches so. The caller holds m.mu.
+func (s *shard) kick() {
+	if !s.mayStart() {
+		return
+	}
+	patient := len(s.inFlight) > 0 && !slices.ContainsFunc(s.pending, (*op).urgent)
+	if patient && s.waking {
+		return
+	}
+	if s.parked == 0 {
+		s.m.flushes.Add(1)
+		go s.flush(s.takeBatch())
+		return
+	}
+	s.parked--
+	if patient {
+		s.waking = true
+		s.work <- nil
+		return
+	}
+	s.work <- s.takeBatch()
+}
+
+// mayStart tells whether something can be sent now. If it may be later, kick will
+// be called then. The caller holds m.mu.
+func (s *shard) mayStart() bool {
+	if len(s.pending) == 0 || s.m.closed { // Close sends what is left
+		return false
+	}
+	if len(s.inFlight) >= maxInFlight || !s.resumeAt.IsZero() {
+		now := time.Now()
+		if wait := s.resumeAt.Sub(now); wait > 0 {
+			s.kickIn(wait)
+			return false
+		}
+		counted := len(s.inFlight) - s.overdue(now)
+		if counted < len(s.inFlight) {
+			s.m.topology.unsettled(s.m)
+		}
+		if counted >= maxInFlight || len(s.inFlight) >= maxInFlight+maxStalled {
+			s.kickIn(stallAfter)
+			return false
+		}
+	}
+	s.resumeAt = time.Time{}
+	return true
+}
+
+// overdue returns how many batches have stalled.
+func (s *sender) overdue(now time.Time) (n int) {
+	for _, b := range s.inFlight {
+		if now.Sub(b.began) >= stallAfter {
+			n++
+		}
+	}
+	return n
+}
+
+// kickIn has kick called later, however often it is asked to in the meantime.
+func (s *shard) kickIn(d time.Duration) {
+	if s.wakeup {
+		return
+	}
+	s.wakeup = true
+	time.AfterFunc(d, func() {
+		s.m.mu.Lock()
+		defer s.m.exit()
+		s.wakeup = false
+		s.touch()
+	})
+}
+
+// flush sends a batch and whatever comes after it. It is started by kick. A few
+// are kept for the next time, as growing a new stack each time costs as much as
+// a system call; Close ends and joins them.
+func (s *shard) flush(b *batch) {
+	defer s.m.flushes.Done()
+	for b != nil {
+		s.sendAll(b)
+		b = s.park()
+	}
+}
+
+// sendAll sends a batch, and then others for as long as there are any.
+func (s *shard) sendAll(b *batch) {
+	for b != nil {
+		s.exchange(b)
+		b = s.completeBatch(b)
+	}
+}
+
+// park waits for the next batch. It returns nil if this goroutine is to end.
+func (s *shard) park() *batch {
+	m := s.m
+	for {
+		m.mu.Lock()
+		if m.closed || s.parked == maxInFlight {
+			m.mu.Unlock()
+			return nil
+		}
+		s.parked++
+		m.mu.Unlock()
+		b, ok := <-s.work
+		if !ok || b != nil {
+			return b
+		}
+		runtime.Gosched()
+		m.mu.Lock()
+		s.waking = false
+		if s.mayStart() { // else others have sent it, or will
+			b = s.takeBatch()
+		}
+		m.exit()
+		if b != nil {
+			return b
+		}
+	}
+}
+
+// exchange sends the batch and reads the replies into its commands.
+func (s *shard) exchange(b *batch) {
+	pipe := s.client.Pipeline()
+	if s.node != nil && !b.follow {
+		pipe = s.node.Pipeline() // the shorter way
+	}
+	_ = pipe.BatchProcess(context.Background(), b.cmds...)
+	if _, err := pipe.Exec(context.Background()); err != nil {
+		// Each command has its own error, but for some that befall the whole. Where
+		// the connection fails half-way, the client stamps its error also on
+		// those that were answered before.
+		for _, cmd := range b.cmds {
+			switch c := cmd.(command); {
+			case c.Val() != nil && !isAnswer(c.Err()):
+				c.SetErr(nil)
+			case c.Err() == nil && c.Val() == nil:
+				c.SetErr(&batchError{err})
+			}
+		}
+	}
+}
+
+// batchError is why a batch as a whole was not carried out, as far as is known.
+type batchError struct{ error }
+
+func (e *batchError) Unwrap() error { return e.error }
+
+// completeBatch takes in the replies and returns the next batch, if there is one.
+func (s *shard) completeBatch(b *batch) *batch {
+	m := s.m
+	m.mu.Lock()
+	defer m.exit()
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *batch) bool { return other == b })
+	now := time.Now()
+	for _, r := range b.raises {
+		s.fenceRaised(b, r, now)
+	}
+
+	var again []*op
+	failed := false
+	for _, o := range b.ops {
+		err := o.err()
+		switch {
+		case o.acquires() && o.copies != nil && !m.settles(o, err):
+			failed = failed || isUnsettled(err) && !isAnswer(err)
+			continue
+		case isNoScript(err):
+			s.loaded = loaded{}
+			again = append(again, o)
+			continue
+		case isUnsettled(err) && !m.strayed(err):
+			answered := isAnswer(err)
+			failed = failed || !answered
+			o.attempts++
+			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
+			redirected := isRedirection(err) && !o.follow
+			o.follow = isRedirection(err)
+			if !m.tryAgain(o, err, now) {
+				break
+			}
+			if answered && !redirected {
+				s.refuse(o)
+			} else {
+				again = append(again, o)
+			}
+			continue
+		}
+		o.replicas = b.replicas()
+		if o.raise != nil {
+			o.floor = o.raise.floor
+		}
+		m.complete(o, s, err, now)
+	}
+	if failed {
+		m.topology.unsettled(m)
+		s.failures++
+		if s.failures > 1 {
+			s.resumeAt = now.Add(backoff(s.failures))
+		}
+	} else {
+		s.failures, s.resumeAt = 0, time.Time{}
+		m.topology.heard()
+	}
+	if len(again) > 0 {
+		s.pending = append(again, s.pending...)
+	}
+	if len(s.pending) == 0 || s.resumeAt.After(now) && !m.closed {
+		s.touch()
+		return nil
+	}
+	return s.takeBatch()
+}
+
+// refuse puts an op aside that Redis was not ready for. Others need not suffer:
+// what has no memory for a waiter has some for a release.
+func (s *shard) refuse(o *op) {
+	s.m.topology.unsettled(s.m)
+	s.refused = append(s.refused, o)
+	if len(s.refused) == 1 {
+		time.AfterFunc(backoff(o.attempts), func() {
+			s.m.mu.Lock()
+			defer s.m.exit()
+			s.sendRefused()
+		})
+	}
+}
+
+// sendRefused sends what was put aside, but for acquires whose callers have gone
+// meanwhile.
+func (s *shard) sendRefused() {
+	m, now := s.m, time.Now()
+	refused := s.refused
+	s.refused = nil
+	for _, o := range refused {
+		if o.acquires() && o.lock.state != waiting {
+			m.complete(o, s, o.lock.failure, now)
+		} else {
+			m.submit(o) // its slot may have moved
+		}
+	}
+}
+
+// backoff returns how long to wait after so many failures.
+func backoff(failures int) time.Duration {
+	d := min(10*time.Millisecond<<min(failures, 10), maxBackoff)
+	return d/2 + rand.N(d/2)
+}
