@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 	"github.com/redislock/redislock/internal/redistest"
 )
 
-// startReplica starts a replica of the server, and returns when it is in sync.
+// startReplica starts a replica of the server, and returns when it is in sync and
+// confirms what it gets: it may take a second more until the server listens to it.
 func startReplica(t *testing.T, of *redistest.Server) *redistest.Server {
 	host, port, err := net.SplitHostPort(of.Addr)
 	require.NoError(t, err)
@@ -21,6 +23,19 @@ func startReplica(t *testing.T, of *redistest.Server) *redistest.Server {
 	eventually(t, "the replica is in sync", func() bool {
 		values, err := info.InfoMap(ctx, "replication").Result()
 		return err == nil && values["Replication"]["master_link_status"] == "up"
+	})
+	master := of.Client(nil)
+	values, err := master.InfoMap(ctx, "replication").Result()
+	require.NoError(t, err)
+	all, err := strconv.Atoi(values["Replication"]["connected_slaves"])
+	require.NoError(t, err)
+	eventually(t, "the replica confirms", func() bool {
+		pipe := master.Pipeline() // WAIT is about its own connection
+		pipe.Set(ctx, "warm", "", 0)
+		pipe.Del(ctx, "warm")
+		confirmed := pipe.Do(ctx, "wait", all, 1000)
+		_, err := pipe.Exec(ctx)
+		return err == nil && confirmed.Val() == int64(all)
 	})
 	return replica
 }
