@@ -79,11 +79,10 @@ func (s *shard) takeBatch() *batch {
 	s.freeTogether(b)
 	for _, o := range b.ops {
 		o.sent = b.began
+		if o.simple {
+			continue // done by freeTogether
+		}
 		switch o.kind {
-		case opRelease:
-			if o.simple {
-				continue
-			}
 		case opClaim:
 			s.raiseFence(b, o)
 			b.drawFor(o)
@@ -154,7 +153,7 @@ func (b *batch) addDraw(d *draw) { d.cmd = b.add(append(b.args, "incrby", d.slot
 func (s *shard) freeTogether(b *batch) {
 	var calls [][]*op // of one slot each
 	for _, o := range b.ops {
-		if o.kind != opRelease || !o.simple {
+		if !o.simple {
 			continue
 		}
 		at := slices.IndexFunc(calls, func(ops []*op) bool {

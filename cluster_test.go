@@ -2,7 +2,6 @@ package redislock_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -353,16 +352,7 @@ func TestClusterReleasesInCompany(t *testing.T) {
 	}))
 	m := newManager(t, client)
 	eventually(t, "released in company", func() bool {
-		var wg sync.WaitGroup
-		for i := range 40 {
-			wg.Go(func() {
-				l := m.Lock(ctx, fmt.Sprintf("{%s}%d", tags[i%2], i), time.Minute)
-				if err := errors.Join(l.Wait().Err, l.Unlock()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		allAtOnce(t, m, 40, func(i int) string { return fmt.Sprintf("{%s}%d", tags[i%2], i) })
 		return both.Load() || t.Failed()
 	})
 	clean(t, c, client)

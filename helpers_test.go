@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"strings"
@@ -155,6 +156,20 @@ func serve(t *testing.T, l *redislock.Lock) {
 	t.Helper()
 	require.NoError(t, soon(t, l).Err)
 	require.NoError(t, l.Unlock())
+}
+
+// allAtOnce has n callers acquire a key each and release it, all at once.
+func allAtOnce(t *testing.T, m *redislock.LockManager, n int, key func(i int) string) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			l := m.Lock(ctx, key(i), time.Minute)
+			if err := errors.Join(l.Wait().Err, l.Unlock()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // turns notes in which order waiters are served.

@@ -2,7 +2,6 @@ package redislock_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -214,16 +213,7 @@ func TestAUserWithJustTheRightsItNeeds(t *testing.T) {
 	serve(t, next)
 	serve(t, again)
 	eventually(t, "released in company", func() bool {
-		var wg sync.WaitGroup
-		for i := range 20 {
-			wg.Go(func() {
-				l := m.Lock(ctx, fmt.Sprint("key", i), time.Minute)
-				if err := errors.Join(l.Wait().Err, l.Unlock()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		allAtOnce(t, m, 20, func(i int) string { return fmt.Sprint("key", i) })
 		return strings.Contains(admin.Info(ctx, "commandstats").Val(), "cmdstat_mget:")
 	})
 	requireClean(t, admin)

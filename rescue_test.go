@@ -20,6 +20,16 @@ import (
 
 const late = 2 * time.Second
 
+// heldElsewhere has another process hold the key, and the first one know of it: its next
+// call joins the line straight away.
+func heldElsewhere(t *testing.T, b, other *bubble, key string) *redislock.Lock {
+	t.Helper()
+	holder := acquire(t, other.manager, key, time.Hour)
+	_, err := b.manager.TryLock(ctx, key, time.Hour)
+	require.ErrorIs(t, err, redislock.ErrNotAcquired)
+	return holder
+}
+
 func TestAcquireOutlivesASilentConnection(t *testing.T) {
 	for name, f := range map[string]fate{
 		"request": {before: late},
@@ -53,9 +63,7 @@ func TestJoinOutlivesASilentConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		other := b.another(t)
-		holder := acquire(t, other.manager, "key", time.Hour)
-		_, err := b.manager.TryLock(ctx, "key", time.Minute) // so that the next join straight away
-		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		holder := heldElsewhere(t, b, other, "key")
 		w.next.Store(&fate{before: late})
 		first, second := b.manager.Lock(ctx, "key", time.Minute), b.manager.Lock(ctx, "key", time.Minute)
 		time.Sleep(300 * time.Millisecond)
@@ -78,9 +86,7 @@ func TestRequestThatComesWhenItsCallerHasGone(t *testing.T) {
 		w.next.Store(&fate{before: late})
 		require.NoError(t, acquire(t, b.manager, "free", time.Hour).Unlock())
 
-		holder := acquire(t, other.manager, "taken", time.Hour)
-		_, err := b.manager.TryLock(ctx, "taken", time.Hour)
-		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		holder := heldElsewhere(t, b, other, "taken")
 		w.next.Store(&fate{before: late})
 		l := b.manager.Lock(ctx, "taken", time.Hour)
 		time.Sleep(300 * time.Millisecond)
@@ -101,9 +107,7 @@ func TestLateJoinDoesNotCostThePlace(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		other := b.another(t)
-		holder := acquire(t, other.manager, "key", time.Hour)
-		_, err := b.manager.TryLock(ctx, "key", time.Hour) // so that the next join straight away
-		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		holder := heldElsewhere(t, b, other, "key")
 		w.next.Store(&fate{before: late})
 		first := b.manager.Lock(ctx, "key", time.Hour)
 		time.Sleep(late - 500*time.Millisecond) // it looks no more before the lease ends
@@ -134,9 +138,7 @@ func TestLateAnswerAmidTheRelease(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		other := b.another(t)
-		holder := acquire(t, other.manager, "key", time.Hour)
-		_, err := b.manager.TryLock(ctx, "key", time.Hour) // so that the next comes by the script
-		require.ErrorIs(t, err, redislock.ErrNotAcquired)
+		holder := heldElsewhere(t, b, other, "key")
 		require.NoError(t, holder.Unlock())
 		w.next.Store(&fate{before: late})
 		l := acquire(t, b.manager, "key", time.Hour)

@@ -10,7 +10,7 @@
 -- stands in the queue.
 
 local n = #ARGV
-if n == 1 then
+if n == 1 then -- which takes a third more the other way
   if redis.pcall('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then
     return {1}
   end

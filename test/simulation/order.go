@@ -83,7 +83,7 @@ func (t *truth) hasJoined(key, member string) {
 	}
 	a.asked = a.asked || fresh
 	skipped := t.server.store.entries[skippedKeys+name]
-	atTheEnd := c.args[6] == "" || c.args[6] == "?" && (skipped == nil || skipped.scores[member] == 0)
+	atTheEnd := fresh || c.args[6] == "?" && (skipped == nil || skipped.scores[member] == 0)
 	if a.order == 0 || atTheEnd {
 		t.joins++
 		a.order = t.joins
