@@ -259,7 +259,7 @@ func (m *LockManager) failed(o *op, err error) {
 		l.trace = false
 	}
 	if m.strayed(err) {
-		err = causes{err, errCluster}
+		err = causes(err, errCluster)
 	}
 	if l.state == waiting {
 		m.abandon(l, err)
@@ -288,7 +288,7 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 			m.confirm(l)
 		}
 	default:
-		m.abandon(l, causes{ErrNotAcquired, errLate})
+		m.abandon(l, causes(ErrNotAcquired, errLate))
 	}
 }
 
@@ -372,7 +372,7 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 	case !r.released && l.token != 0 && errors.Is(l.err, ErrReleased) && !o.uncertain:
 		// Not so after an attempt whose answer was lost: that one may have
 		// released it.
-		l.confirmed(causes{ErrNotHeld, ErrLost, errTakenAway})
+		l.confirmed(causes(ErrNotHeld, ErrLost, errTakenAway))
 		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	}
@@ -424,7 +424,7 @@ func (m *LockManager) extensionEnded(o *op, sent time.Time, lease int64, err err
 		err = ErrNotHeld
 		if l.state == held {
 			m.lose(l, errTakenAway)
-			err = causes{ErrNotHeld, l.err}
+			err = causes(ErrNotHeld, l.reason())
 		}
 	case l.state == held:
 		d := time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond
@@ -432,12 +432,12 @@ func (m *LockManager) extensionEnded(o *op, sent time.Time, lease int64, err err
 		if o.answer == nil && validUntil.After(l.renewEnd) {
 			validUntil = l.renewEnd // Redis may be late with a renewal, we are not
 		}
-		l.extended(validUntil, now)
+		l.extended(validUntil)
 		l.checkLease(now)
 	}
 	if err == nil && l.state != held {
 		if err = ErrNotHeld; l.state == lost {
-			err = causes{ErrNotHeld, l.err}
+			err = causes(ErrNotHeld, l.reason())
 		}
 	}
 	if o.answer == nil {

@@ -234,7 +234,7 @@ func (m *LockManager) settle(l *Lock) {
 	case count[removed] >= need || !wasHeld && count[removed]+count[missing] >= need:
 		l.confirmed(nil)
 	case count[missing] >= need:
-		l.confirmed(causes{ErrNotHeld, ErrLost, errTakenAway})
+		l.confirmed(causes(ErrNotHeld, ErrLost, errTakenAway))
 		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	case count[removed]+count[unknown] < need && count[missing]+count[unknown] < need:
@@ -249,11 +249,11 @@ func (m *LockManager) settle(l *Lock) {
 }
 
 func (b *ballot) notReleased() error {
-	err := causes{errors.New("no majority of nodes confirmed the release")}
+	reasons := []error{errors.New("no majority of nodes confirmed the release")}
 	for i, st := range b.stands {
 		if st.freed == failed && st.err != nil {
-			err = append(err, fmt.Errorf("node %d of %d: %w", i+1, len(b.stands), st.err))
+			reasons = append(reasons, fmt.Errorf("node %d of %d: %w", i+1, len(b.stands), st.err))
 		}
 	}
-	return err
+	return causes(reasons...)
 }

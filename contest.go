@@ -156,7 +156,7 @@ func (m *LockManager) elected(v *vote, now time.Time) {
 		m.takeBack(l)
 		m.retry(l, now.Add(backoff(int(l.stale))))
 	default:
-		m.abandon(l, causes{ErrNotAcquired, errLate})
+		m.abandon(l, causes(ErrNotAcquired, errLate))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The sentinels, for errors.Is.
@@ -48,50 +49,69 @@ var (
 	errTakenAway  = errors.New("the key is gone or has another owner")
 )
 
-// Error is the type of the errors that this package returns.
+// Error is the type of the errors that this package returns, and of those that
+// contexts of Do end with. It reads as one line.
 type Error struct {
-	Op  string // "lock", "trylock", "unlock", "extend", "do", "new" or "close"
+	// Op is the call: "lock", "trylock", "do", "unlock", "extend", "new" or "close".
+	// What Wait and Err tell of a lock has that by which it was to be acquired.
+	Op  string
 	Key string // the key in Redis, prefix included; empty where none is concerned
 	Err error
 }
 
+// What Error.Op may be.
+const (
+	callLock    = "lock"
+	callTryLock = "trylock"
+	callDo      = "do"
+	callUnlock  = "unlock"
+	callExtend  = "extend"
+	callNew     = "new"
+	callClose   = "close"
+)
+
 func (e *Error) Error() string {
+	reason := strings.ReplaceAll(e.Err.Error(), "\n", "; ") // of others' errors
 	if e.Key == "" {
-		return "redislock: " + e.Op + ": " + e.Err.Error()
+		return "redislock: " + e.Op + ": " + reason
 	}
-	return fmt.Sprintf("redislock: %s %q: %v", e.Op, e.Key, e.Err)
+	return fmt.Sprintf("redislock: %s %q: %s", e.Op, e.Key, reason)
 }
 
 // Unwrap returns what errors.Is and errors.As look into.
 func (e *Error) Unwrap() error { return e.Err }
 
-// causes is one error with several reasons: it reads as the first, and every
-// one of them can be found with errors.Is and errors.As.
-type causes []error
+// causes returns one error with several reasons, in one line: every one of them
+// can be found with errors.Is and errors.As.
+func causes(reasons ...error) error { return &chain{reasons} }
 
-func (c causes) Error() string {
-	text := c[0].Error()
-	for _, err := range c[1:] {
+// A chain is used by its pointer alone: errors are compared, and to compare
+// slices is a panic.
+type chain struct{ reasons []error }
+
+func (c *chain) Error() string {
+	text := c.reasons[0].Error()
+	for _, err := range c.reasons[1:] {
 		text += ": " + err.Error()
 	}
 	return text
 }
 
-func (c causes) Unwrap() []error { return c }
+func (c *chain) Unwrap() []error { return c.reasons }
 
 // contextError says why ctx ended: context.Canceled or DeadlineExceeded, the
 // cause where one was set, and the last failure to reach Redis, if any.
 func contextError(ctx context.Context, last error) error {
-	err := causes{ctx.Err()}
+	reasons := []error{ctx.Err()}
 	if cause := context.Cause(ctx); cause != ctx.Err() {
-		err = append(err, cause)
+		reasons = append(reasons, cause)
 	}
 	if last != nil {
-		err = append(err, last)
+		reasons = append(reasons, last)
 	}
-	return err
+	return causes(reasons...)
 }
 
 func invalid(format string, args ...any) error {
-	return causes{ErrInvalidArgument, fmt.Errorf(format, args...)}
+	return causes(ErrInvalidArgument, fmt.Errorf(format, args...))
 }

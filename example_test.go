@@ -148,7 +148,7 @@ func ExampleLock_Done() {
 	case <-time.After(time.Minute):
 		fmt.Println("work done")
 	}
-	// Output: stop: lock lost: the lease ran out
+	// Output: stop: redislock: lock "device": lock lost: the lease ran out
 }
 
 func ExampleWithAutoRenew() {

@@ -29,7 +29,7 @@ const (
 // be called from any goroutine.
 type Lock struct {
 	manager *LockManager
-	verb    string // "lock", "trylock" or "do", for errors
+	verb    string // the call that it came with, for errors
 	key     string
 	line    *line
 	ctx     context.Context
@@ -57,6 +57,7 @@ type Lock struct {
 	haunted   bool          // a late acquire may have left something in Redis
 	stale     uint8         // grants that came too late to be of use
 	heapAt    int32         // index in the renewals, -1 outside
+	holdAt    int32         // index in the holds
 	score     int64         // its place in the queue, once known
 	asOf      time.Duration // server's clock when it last was seen waiting
 	failure   error         // the last failure to reach Redis
@@ -66,10 +67,9 @@ type Lock struct {
 
 	token      int64
 	validUntil time.Time
-	err        error         // what Err returns
+	err        error         // what Err returns: an *Error
 	ballot     *ballot       // nil without a quorum
 	done       chan struct{} // made by Done
-	lossTimer  *time.Timer   // set while done or cancel has somebody to tell
 	cancel     context.CancelCauseFunc
 	stopCtx    func() bool
 
@@ -127,10 +127,7 @@ func (l *Lock) Done() <-chan struct{} {
 	defer l.manager.mu.Unlock()
 	if l.done == nil {
 		l.done = make(chan struct{})
-		switch l.state {
-		case held:
-			l.watchLoss(time.Now())
-		case lost, leaving, gone:
+		if l.state != waiting && l.state != held {
 			close(l.done)
 		}
 	}
@@ -155,7 +152,7 @@ func (l *Lock) Err() error {
 // prolonged in Redis, and ValidUntil does not count on it.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if err := l.extend(ctx, ttl); err != nil {
-		return &Error{"extend", l.key, err}
+		return &Error{callExtend, l.key, err}
 	}
 	return nil
 }
@@ -176,7 +173,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 	switch {
 	case l.state == lost:
 		m.exit()
-		return causes{ErrNotHeld, l.err}
+		return causes(ErrNotHeld, l.reason())
 	case l.state != held:
 		m.exit()
 		return ErrNotHeld
@@ -216,9 +213,7 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 		l.renewEnd = now.Add(l.options.maxHold)
 		m.renewals.add(m, l, now)
 	}
-	if l.done != nil || l.options.renew {
-		l.watchLoss(now)
-	}
+	m.holds.add(m, l, now)
 	l.outcome.tell(Result{Token: token, ValidUntil: validUntil, Waited: now.Sub(l.began)})
 }
 
@@ -226,7 +221,7 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 // whatever Redis has of the lock is cleaned up after it.
 func (m *LockManager) abandon(l *Lock, reason error) {
 	l.state = leaving
-	l.err = &Error{l.verb, l.key, reason}
+	l.setErr(reason)
 	now := time.Now()
 	m.leaveLine(l, now)
 	l.finish()
@@ -237,8 +232,9 @@ func (m *LockManager) abandon(l *Lock, reason error) {
 // end moves a held or lost lock to leaving, on behalf of Unlock.
 func (m *LockManager) end(l *Lock) {
 	if l.state == held {
-		l.err = ErrReleased
+		l.setErr(ErrReleased)
 		m.renewals.remove(l)
+		m.holds.remove(m, l)
 		l.finish()
 	}
 	l.state = leaving
@@ -251,8 +247,9 @@ func (m *LockManager) end(l *Lock) {
 // about to expire.
 func (m *LockManager) lose(l *Lock, cause error) {
 	l.state = lost
-	l.err = causes{ErrLost, cause}
+	l.setErr(causes(ErrLost, cause))
 	m.renewals.remove(l)
+	m.holds.remove(m, l)
 	l.finish()
 	if rest := time.Until(l.validUntil); rest > 0 && (cause == errLeaseEnded || cause == errMaxHold) {
 		// Lost a little early, and still promised: a late message that grants it must
@@ -323,11 +320,15 @@ func (m *LockManager) leaveLine(l *Lock, now time.Time) {
 	m.tidy(l.line, now)
 }
 
+// setErr sets what Err returns from now on: always the same *Error, so that it can be
+// compared.
+func (l *Lock) setErr(reason error) { l.err = &Error{l.verb, l.key, reason} }
+
+// reason returns what setErr was given, for errors of other calls.
+func (l *Lock) reason() error { return l.err.(*Error).Err }
+
 // finish tells whoever listens that the lock is not held.
 func (l *Lock) finish() {
-	if l.lossTimer != nil {
-		l.lossTimer.Stop()
-	}
 	if l.done != nil {
 		close(l.done)
 	}
@@ -348,35 +349,10 @@ func (l *Lock) checkLease(now time.Time) {
 	l.manager.lose(l, cause)
 }
 
-// lossMargin is how long before ValidUntil the loss is signalled, so that the
-// signal is there by then.
-func lossMargin(ttl time.Duration) time.Duration { return min(ttl/50, 5*time.Millisecond) }
-
-// watchLoss sets the timer that notices the end of the lease by itself.
-func (l *Lock) watchLoss(now time.Time) {
-	at := l.validUntil.Add(-lossMargin(l.ttl))
-	if l.lossTimer != nil {
-		l.lossTimer.Reset(at.Sub(now))
-		return
-	}
-	l.lossTimer = time.AfterFunc(at.Sub(now), func() {
-		l.manager.mu.Lock()
-		defer l.manager.exit()
-		now := time.Now().Add(lossMargin(l.ttl))
-		if l.state == held && now.Before(l.validUntil) {
-			l.watchLoss(time.Now()) // extended in the meantime
-		}
-		l.checkLease(now)
-	})
-}
-
 // extended moves the lease on after Redis has confirmed it.
-func (l *Lock) extended(validUntil, now time.Time) {
+func (l *Lock) extended(validUntil time.Time) {
 	if validUntil.After(l.validUntil) {
 		l.validUntil = validUntil
-		if l.lossTimer != nil {
-			l.watchLoss(now)
-		}
 	}
 }
 

@@ -45,9 +45,9 @@ type LockManager struct {
 	touched  []*shard            // exit has to look after them
 	later    []func()            // to be run once the mutex is free: logging
 	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
-	sweepAt  int                 // how many tickets and names call for a sweep
 	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
 	renewals renewals
+	holds    holds
 
 	unlocking unlocking
 }
@@ -63,7 +63,7 @@ func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager,
 	m := newManager()
 	m.client = client
 	if err := m.setUp(opts); err != nil {
-		return nil, &Error{"new", "", err}
+		return nil, &Error{callNew, "", err}
 	}
 	return m, nil
 }
@@ -146,14 +146,14 @@ func (m *LockManager) setOptions(opts []Option) error {
 // The key in Redis is the manager's prefix and key. It may not begin with
 // "redislock:". ttl is at least 1 ms; what exceeds whole milliseconds is cut off.
 func (m *LockManager) Lock(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) *Lock {
-	return m.start(ctx, "lock", key, ttl, opts)
+	return m.start(ctx, callLock, key, ttl, opts)
 }
 
 // TryLock acquires the key if it is free and nobody waits for it, and fails with
 // ErrNotAcquired otherwise. It never waits for a holder, only for Redis's answer.
 // Arguments are those of Lock.
 func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	l := m.start(ctx, "trylock", key, ttl, opts)
+	l := m.start(ctx, callTryLock, key, ttl, opts)
 	if r := l.Wait(); r.Err != nil {
 		return nil, r.Err
 	}
@@ -166,25 +166,50 @@ func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration
 // the lock, and so the fencing token. Without WithAutoRenew
 // that is at the latest one ttl after the acquisition.
 //
-// It returns the reason why the lock was not acquired, or else what fn returned
-// joined, if the lock was lost meanwhile, with ErrLost.
-func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) (err error) {
+// It returns the reason why the lock was not acquired, or else what fn returned;
+// together with ErrLost if the lock was lost meanwhile, or with what the network said
+// if it could not be released. Both can be found with errors.Is.
+func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) error {
 	if fn == nil {
-		return &Error{"do", m.opts.prefix + key, invalid("function is nil")}
+		return &Error{callDo, m.opts.prefix + key, invalid("function is nil")}
 	}
-	l := m.start(ctx, "do", key, ttl, opts)
+	return m.start(ctx, callDo, key, ttl, opts).do(fn)
+}
+
+// do waits for the lock, runs fn while holding it, and releases it.
+func (l *Lock) do(fn func(ctx context.Context) error) (err error) {
 	defer func() {
-		if released := l.Unlock(); released != nil && l.Token() != 0 {
-			err = errors.Join(err, released)
+		if released := l.unlock(); released != nil && l.Token() != 0 {
+			err = l.doneWith(err, released)
 		}
 	}()
 	if r := l.Wait(); r.Err != nil {
 		return r.Err
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, contextKey{}, l))
+	ctx, cancel := context.WithCancelCause(context.WithValue(l.ctx, contextKey{}, l))
 	defer cancel(nil)
 	l.onLoss(cancel)
 	return fn(ctx)
+}
+
+// doneWith returns the error of Do: what fn returned, and what came of the release,
+// each said once.
+func (l *Lock) doneWith(err, released error) error {
+	reason := fmt.Errorf("release failed: %w", released)
+	switch lost := l.Err(); {
+	case errors.Is(err, lost):
+		return err // it tells of the loss already
+	case errors.Is(lost, ErrLost):
+		reason = l.reason()
+	case errors.Is(released, ErrLost):
+		reason = causes(ErrLost, errTakenAway) // which only the release has found
+	case errors.Is(released, ErrNotHeld):
+		return err // fn has released it
+	}
+	if err != nil {
+		reason = fmt.Errorf("%w; the function returned: %w", reason, err)
+	}
+	return &Error{l.verb, l.key, reason}
 }
 
 type contextKey struct{}
@@ -205,7 +230,6 @@ func (l *Lock) onLoss(cancel context.CancelCauseFunc) {
 		return
 	}
 	l.cancel = cancel
-	l.watchLoss(time.Now())
 }
 
 // Close fails all who wait with ErrClosed, stops renewals, and returns when
@@ -230,7 +254,7 @@ func (m *LockManager) Close() error {
 	for _, s := range m.shards {
 		close(s.work)
 	}
-	m.sweep()
+	m.holds.stopUnused()
 	m.renewals.stop()
 	m.allLines(func(ln *line) {
 		if ln.timer != nil {
@@ -253,7 +277,7 @@ func (m *LockManager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closeErr != nil {
-		return &Error{"close", "", m.closeErr}
+		return &Error{callClose, "", m.closeErr}
 	}
 	return nil
 }
@@ -292,7 +316,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		ttl:     ttl.Truncate(time.Millisecond),
 		began:   time.Now(),
 		outcome: newOutcome(),
-		try:     verb == "trylock",
+		try:     verb == callTryLock,
 		heapAt:  -1,
 	}
 	err := m.parse(ctx, name, ttl, opts, &l.options)
@@ -315,7 +339,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	}
 	if err != nil {
 		l.state = gone
-		l.err = &Error{verb, l.key, err}
+		l.setErr(err)
 		l.outcome.tell(Result{Err: l.err})
 		return l
 	}
@@ -360,9 +384,6 @@ func (m *LockManager) admit(l *Lock) error {
 	}
 	if l.options.value != "" || m.quorum != nil {
 		m.named[[2]string{l.key, l.value}] = l
-		if len(m.tickets)+len(m.named) > m.sweepAt {
-			m.sweep()
-		}
 	}
 	m.seq++
 	l.seq = m.seq

@@ -171,7 +171,7 @@ func (m *LockManager) sendAcquire(o *op) {
 	o.uncertain = l.trace // the key may hold its value from before
 	l.inFlight, l.trace = true, true
 	if o.join {
-		m.remember(l)
+		m.tickets[l.seq] = l
 	}
 	if l.try {
 		l.line.trying++
@@ -179,26 +179,6 @@ func (m *LockManager) sendAcquire(o *op) {
 		l.line.acquiring++
 	}
 	m.submit(o)
-}
-
-// remember notes a lock that may stand in a queue. Now and then it forgets those
-// whose lease has ended without anybody asking. The caller holds m.mu.
-func (m *LockManager) remember(l *Lock) {
-	m.tickets[l.seq] = l
-	if len(m.tickets)+len(m.named) > m.sweepAt {
-		m.sweep()
-	}
-}
-
-func (m *LockManager) sweep() {
-	now := time.Now()
-	for _, l := range m.tickets {
-		l.checkLease(now)
-	}
-	for _, l := range m.named {
-		l.checkLease(now)
-	}
-	m.sweepAt = 2*(len(m.tickets)+len(m.named)) + 100
 }
 
 // look has Redis tell how the line stands, and takes the lock if it is free and

@@ -2,9 +2,9 @@ package redislock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,7 +48,7 @@ type quorum struct {
 func NewQuorumManager(clients []redis.UniversalClient, opts ...Option) (*LockManager, error) {
 	m := newManager()
 	if err := m.setUpQuorum(clients, opts); err != nil {
-		return nil, &Error{"new", "", err}
+		return nil, &Error{callNew, "", err}
 	}
 	return m, nil
 }
@@ -142,16 +142,12 @@ func (m *LockManager) configureNodes() error {
 		wg.Go(func() { errs[i] = m.configure(context.Background(), s.node) })
 	}
 	wg.Wait()
-	configured := 0
-	for _, err := range errs {
-		if err == nil {
-			configured++
-		}
-	}
+	reasons := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	configured := len(errs) - len(reasons)
 	if configured >= m.quorum.majority {
 		return nil
 	}
-	return fmt.Errorf("keyspace events on %d of %d nodes: %w", configured, len(errs), errors.Join(errs...))
+	return fmt.Errorf("keyspace events on %d of %d nodes: %w", configured, len(errs), causes(reasons...))
 }
 
 // propose returns a token that all nodes can agree to, most often: above all that

@@ -81,8 +81,8 @@ func (m *LockManager) replicated(o *op) bool {
 	case o.replicas == notAsked:
 		m.confirm(l)
 	default:
-		m.abandon(l, causes{ErrNotAcquired, fmt.Errorf("%d of %d replicas confirmed it within %v",
-			o.replicas, m.opts.replicas, m.opts.replicaTimeout)})
+		m.abandon(l, causes(ErrNotAcquired, fmt.Errorf("%d of %d replicas confirmed it within %v",
+			o.replicas, m.opts.replicas, m.opts.replicaTimeout)))
 	}
 	return false
 }

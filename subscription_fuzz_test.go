@@ -32,8 +32,8 @@ func newStill(t *testing.T, key string) (*LockManager, *Lock) {
 		if ln.timer != nil {
 			ln.timer.Stop()
 		}
-		if l.lossTimer != nil {
-			l.lossTimer.Stop()
+		if m.holds.timer != nil {
+			m.holds.timer.Stop()
 		}
 	})
 	return m, l

@@ -23,7 +23,7 @@ import (
 // is cleaned up after behind his back.
 func (l *Lock) Unlock() error {
 	if err := l.unlock(); err != nil {
-		return &Error{"unlock", l.key, err}
+		return &Error{callUnlock, l.key, err}
 	}
 	return nil
 }
@@ -39,7 +39,7 @@ func (l *Lock) unlock() error {
 	case held:
 		m.end(l)
 	case lost:
-		err := causes{ErrNotHeld, l.err}
+		err := causes(ErrNotHeld, l.reason())
 		m.end(l)
 		m.exitUnlock()
 		return err
@@ -109,7 +109,7 @@ func (m *LockManager) unlockOverdue() {
 	for l := u.locks.first; l != nil; {
 		following := l.next
 		if !now.Before(l.unlockBy) {
-			l.confirmed(causes{errNoAnswer, context.DeadlineExceeded})
+			l.confirmed(causes(errNoAnswer, context.DeadlineExceeded))
 		} else if next == nil || l.unlockBy.Before(next.unlockBy) {
 			next = l
 		}

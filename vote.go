@@ -471,11 +471,11 @@ func (v *vote) answered() (n int) {
 
 // noMajority says why too few nodes have answered.
 func (v *vote) noMajority() error {
-	err := causes{fmt.Errorf("no majority: %d of %d nodes answered", v.answered(), len(v.answers))}
+	reasons := []error{fmt.Errorf("no majority: %d of %d nodes answered", v.answered(), len(v.answers))}
 	for i, a := range v.answers {
 		if a.err != nil {
-			err = append(err, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), a.err))
+			reasons = append(reasons, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), a.err))
 		}
 	}
-	return err
+	return causes(reasons...)
 }
