@@ -57,8 +57,13 @@ func (c *Cluster) MoveKeys(slot int, to *Server) error {
 	}
 }
 
-// EndMove makes the other master the slot's owner, and tells all masters. A node
-// that cannot be reached learns of it from the others.
+// EndMove makes the other master the slot's owner, tells all masters, and returns when
+// every node that answers says so, and knows of the epoch in which it became the owner.
+// A node that cannot be reached learns of it from the others.
+//
+// The epoch matters: the next move takes the one after the highest that its target
+// knows of. Were that the same again, nodes would disagree about who is the owner, and
+// one that takes itself for no owner any more deletes the keys.
 func (c *Cluster) EndMove(slot int, to *Server) error {
 	from, err := c.Owner(slot)
 	if err != nil {
@@ -92,6 +97,25 @@ func (c *Cluster) EndMove(slot int, to *Server) error {
 		}
 		if err := s.setSlot(slot, "NODE", id); err != nil {
 			return err
+		}
+	}
+	return until(func() error { return c.agreed(slot, to) })
+}
+
+// agreed returns an error unless all nodes that answer hold the same master for the
+// owner of the slot, since the same epoch as it does itself.
+func (c *Cluster) agreed(slot int, owner *Server) error {
+	views, err := askAll(c.Servers, (*Server).nodes)
+	if err != nil {
+		return err
+	}
+	own, ok := at(views[owner], owner.Addr)
+	if !ok {
+		return fmt.Errorf("%s does not answer", owner.Addr)
+	}
+	for s, view := range views {
+		if n, ok := at(view, owner.Addr); !ok || !n.serves(slot) || n.epoch != own.epoch {
+			return fmt.Errorf("%s knows of the owner of slot %d only %+v", s.Addr, slot, n)
 		}
 	}
 	return nil
