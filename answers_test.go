@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"context"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -89,6 +90,69 @@ func TestValidityCountsFromTheRequest(t *testing.T) {
 		l = acquire(t, b.manager, "key", ttl)
 		require.Equal(t, sent.Add(ttl-ttl/100), l.ValidUntil(), "the script")
 		require.NoError(t, l.Unlock())
+	})
+}
+
+// Two extensions share a pipeline whose connection fails between their answers. The
+// first one's counts: it is told at once, although Redis is out of reach since.
+func TestAnswerCountsThatCameBeforeTheConnectionFailed(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		m := b.manager
+		held := []*redislock.Lock{acquire(t, m, "first", time.Minute), acquire(t, m, "second", time.Minute)}
+		for _, l := range held {
+			require.NoError(t, l.Extend(ctx, time.Minute)) // Redis knows the script
+		}
+		way := map[any]chan struct{}{"one": make(chan struct{}), "another": make(chan struct{})}
+		b.client.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			extensions := 0
+			for _, cmd := range cmds {
+				switch args := cmd.Args(); {
+				case args[0] == "set" && way[args[1]] != nil:
+					<-way[args[1]]
+				case args[0] == "evalsha" && (args[3] == "first" || args[3] == "second"):
+					extensions++
+				}
+			}
+			if extensions == 2 {
+				b.linesLeft.CompareAndSwap(0, 1) // each answer is a line
+			}
+			return next(ctx, cmds)
+		}))
+		heal := sync.OnceFunc(func() {
+			b.linesLeft.Store(-1)
+			b.frozen.Store(false)
+			close(way["another"])
+		})
+		defer heal()
+
+		var locks []*redislock.Lock
+		for _, key := range []string{"one", "another"} { // as many requests as may be under way
+			locks = append(locks, m.Lock(ctx, key, time.Minute))
+			synctest.Wait()
+		}
+		var answered []chan error
+		for _, l := range held {
+			answer := make(chan error, 1)
+			answered = append(answered, answer)
+			go func() { answer <- l.Extend(ctx, time.Hour) }()
+			synctest.Wait()
+		}
+		start := time.Now()
+		close(way["one"])
+		require.NoError(t, <-answered[0])
+		require.Equal(t, start, time.Now(), "it has waited for what was under way")
+		require.True(t, b.frozen.Load(), "the pipeline was not cut")
+		require.Greater(t, time.Until(held[0].ValidUntil()), time.Minute)
+		time.Sleep(10 * time.Second)
+		require.Empty(t, answered[1])
+
+		heal()
+		require.NoError(t, <-answered[1])
+		for _, l := range append(held, locks...) {
+			serve(t, l)
+		}
+		synctest.Wait()
+		require.Equal(t, []string{redislock.FenceKey}, b.server.Keys())
 	})
 }
 

@@ -173,8 +173,8 @@ func TestClusterAmidAMove(t *testing.T) {
 	go func() { unlocked <- l.Unlock() }()
 	go func() { unlocked <- free.Unlock() }()
 	require.NoError(t, c.EndMove(slot, to))
-	require.NoError(t, <-unlocked)
-	require.NoError(t, <-unlocked)
+	require.NoError(t, receive(t, unlocked))
+	require.NoError(t, receive(t, unlocked))
 	serve(t, waiting)
 	clean(t, c, client)
 }
@@ -373,7 +373,7 @@ func TestClusterUserWithJustTheRightsItNeeds(t *testing.T) {
 	user := func(o *redis.ClusterOptions) { o.Username, o.Password = "locker", "secret" }
 	prefix := redislock.WithPrefix("app:")
 	m, m2 := newManager(t, c.Client(user), prefix), newManager(t, c.Client(user), prefix,
-		redislock.WithReplicas(1, time.Second))
+		redislock.WithReplicas(1, slowReplica))
 	slot := slotOf(t, admin, "app:key")
 	for range 2 {
 		holder := acquire(t, m, "key", time.Minute, redislock.WithAutoRenew(time.Hour))

@@ -40,45 +40,44 @@ func (h *pauseHook) pass(ctx context.Context, cmds []redis.Cmder, next redis.Pro
 // was claimed: its token must not be lower than those before the loss. The model of
 // the protocol found it (docs/model.md).
 func TestTokensRiseOverAFlushAmidClaims(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(nil)
-	slow, stopped := server.Client(nil), server.Client(nil)
-	a, b, c := newManager(t, direct), newManager(t, slow), newManager(t, stopped)
-	require.NoError(t, acquire(t, b, "warm b", time.Minute).Unlock())
-	require.NoError(t, acquire(t, c, "warm c", time.Minute).Unlock())
-	time.Sleep(20 * time.Millisecond) // so that claims raise the fence again
+	inBubble(t, func(t *testing.T, b *bubble) {
+		slow, stopped := b.another(t), b.another(t)
+		require.NoError(t, acquire(t, slow.manager, "warm b", time.Minute).Unlock())
+		require.NoError(t, acquire(t, stopped.manager, "warm c", time.Minute).Unlock())
+		time.Sleep(20 * time.Millisecond) // so that claims raise the fence again
 
-	// B's claim is on its way for a while.
-	hookB := &pauseHook{before: make(chan struct{}), reached: make(chan struct{}, 100)}
-	slow.AddHook(pipelineHook(hookB.pass))
-	lockB := b.Lock(ctx, "key", time.Minute)
-	<-hookB.reached
-	time.Sleep(time.Millisecond)
+		// B's claim is on its way for a while.
+		hookB := &pauseHook{before: make(chan struct{}), reached: make(chan struct{}, 100)}
+		slow.client.AddHook(pipelineHook(hookB.pass))
+		lockB := slow.manager.Lock(ctx, "key", time.Minute)
+		<-hookB.reached
+		time.Sleep(time.Millisecond)
 
-	// A holds and releases meanwhile; its first token is drawn by script.
-	lockA := acquire(t, a, "key", time.Minute)
-	first := lockA.Token()
-	require.NoError(t, lockA.Unlock())
+		// A holds and releases meanwhile; its first token is drawn by script.
+		lockA := acquire(t, b.manager, "key", time.Minute)
+		first := lockA.Token()
+		require.NoError(t, lockA.Unlock())
 
-	// Redis loses everything. Another key is claimed, by a process that stops before
-	// it can see that there was no fence.
-	require.NoError(t, direct.FlushAll(ctx).Err())
-	hookC := &pauseHook{after: make(chan struct{}), reached: make(chan struct{}, 100)}
-	stopped.AddHook(pipelineHook(hookC.pass))
-	lockC := c.Lock(ctx, "other key", time.Minute)
-	<-hookC.reached
-	close(hookB.before)
-	r := lockB.Wait()
-	close(hookC.after)
-	require.NoError(t, soon(t, lockC).Err)
-	require.NoError(t, r.Err)
-	require.NoError(t, lockB.Unlock())
-	require.NoError(t, lockC.Unlock())
-	require.Greater(t, r.Token, first, "the later holder has the lower token")
+		// Redis loses everything. Another key is claimed, by a process that stops before
+		// it can see that there was no fence.
+		b.server.FlushAll()
+		hookC := &pauseHook{after: make(chan struct{}), reached: make(chan struct{}, 100)}
+		stopped.client.AddHook(pipelineHook(hookC.pass))
+		lockC := stopped.manager.Lock(ctx, "other key", time.Minute)
+		<-hookC.reached
+		close(hookB.before)
+		r := lockB.Wait()
+		close(hookC.after)
+		require.NoError(t, lockC.Wait().Err)
+		require.NoError(t, r.Err)
+		require.NoError(t, lockB.Unlock())
+		require.NoError(t, lockC.Unlock())
+		require.Greater(t, r.Token, first, "the later holder has the lower token")
+	})
 }
 
-// Likewise, in fake time, where nobody need raise the fence again so soon: the
-// other claim begins a fence far too low, and the claim counts on from there.
+// Likewise, where nobody need raise the fence again so soon: the other claim begins a
+// fence far too low, and the claim counts on from there.
 func TestTokensRiseOverAFenceThatAClaimHasBegun(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		other := b.another(t)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ var checked = make(map[*testing.T]bool)
 // requireNoGoroutines allows for those that are on their last instruction.
 func requireNoGoroutines(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(time.Second); len(goroutines()) > 0; runtime.Gosched() {
+	for end := time.Now().Add(patience); len(goroutines()) > 0; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("goroutines are left after Close:\n" + strings.Join(goroutines(), "\n\n"))
 		}
@@ -71,23 +72,118 @@ func requireNoGoroutines(t *testing.T) {
 
 // goroutines returns the stacks of the library's own goroutines.
 func goroutines() (own []string) {
-	buf := make([]byte, 1<<22)
-	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if strings.Contains(stack, "created by github.com/redislock/redislock.(") {
+	for _, stack := range strings.Split(stacks(), "\n\n") {
+		if isOwn(stack) {
 			own = append(own, stack)
 		}
 	}
 	return own
 }
 
+// stacks returns those of all goroutines.
+func stacks() string {
+	for size := 1 << 20; ; size *= 2 {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, true); n < size {
+			return string(buf[:n])
+		}
+	}
+}
+
+// isOwn tells a goroutine of the library's from one of a test that calls it: by who
+// began it, or else, if that was a timer, a context or a WaitGroup, by what it was begun
+// with.
+func isOwn(stack string) bool {
+	for _, line := range slices.Backward(strings.Split(stack, "\n")) {
+		name := strings.TrimPrefix(line, "created by ")
+		if rest, ours := strings.CutPrefix(name, "github.com/redislock/redislock"); ours {
+			return strings.HasPrefix(rest, ".") // and not of redislock_test, or of a package below
+		}
+		if strings.HasPrefix(name, "testing.") {
+			return false
+		}
+	}
+	return false
+}
+
+// patience is how long is waited for what has to come. Only what hangs misses it, also
+// on a machine that is busy, and stands still for a second now and then.
+const patience = 30 * time.Second
+
 // eventually waits until a condition holds that nothing announces.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("did not come to pass: " + what)
+			hangs(t, "did not come to pass: "+what)
 		}
 	}
+}
+
+// hangs fails the test, and shows where all goroutines are.
+func hangs(t *testing.T, what string) {
+	t.Helper()
+	t.Fatalf("%s\n%s", what, stacks())
+}
+
+// receive waits for something that has to come.
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		hangs(t, "nothing comes")
+		panic("unreachable")
+	}
+}
+
+// finish waits for goroutines that have to end.
+func finish(t *testing.T, wg *sync.WaitGroup) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(2 * patience): // they may have much to do
+		hangs(t, "they do not end")
+	}
+}
+
+// stalls notes for how long the process does not get to run, as happens on a busy
+// machine. A test of how late something comes allows for that.
+type stalls struct{ worst atomic.Int64 }
+
+func noteStalls(t *testing.T) *stalls {
+	s := new(stalls)
+	ended := make(chan struct{})
+	t.Cleanup(func() { close(ended) })
+	go func() {
+		for {
+			const rest = time.Millisecond
+			before := time.Now()
+			select {
+			case <-ended:
+				return
+			case <-time.After(rest):
+			}
+			if late := int64(time.Since(before) - rest); late > s.worst.Load() {
+				s.worst.Store(late)
+			}
+		}
+	}()
+	return s
+}
+
+// allowance is how late the punctual may be: two goroutines in turn, each after the
+// worst stall that was noted, and what may befall one goroutine alone. The tests see to
+// it that who is at fault is late by seconds.
+func (s *stalls) allowance() time.Duration {
+	time.Sleep(2 * time.Millisecond) // until a stall that has just ended is noted
+	return 2*time.Duration(s.worst.Load()) + 250*time.Millisecond
 }
 
 // waiters returns how many stand in the line for a key in Redis.
@@ -141,14 +237,7 @@ func soon(t *testing.T, l *redislock.Lock) redislock.Result {
 	t.Helper()
 	result := make(chan redislock.Result, 1)
 	go func() { result <- l.Wait() }()
-	select {
-	case r := <-result:
-		return r
-	case <-time.After(15 * time.Second):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("Wait hangs\n%s", buf[:runtime.Stack(buf, true)])
-		panic("unreachable")
-	}
+	return receive(t, result)
 }
 
 // serve waits for the turn of a waiter, which comes within seconds, and releases.
@@ -169,7 +258,7 @@ func allAtOnce(t *testing.T, m *redislock.LockManager, n int, key func(i int) st
 			}
 		})
 	}
-	wg.Wait()
+	finish(t, &wg)
 }
 
 // turns notes in which order waiters are served.
@@ -199,7 +288,7 @@ func (s *turns) add(i int, l *redislock.Lock) {
 // requireInOrder waits until all have been served, and checks in which order.
 func (s *turns) requireInOrder() {
 	s.t.Helper()
-	s.wg.Wait()
+	finish(s.t, &s.wg)
 	require.IsIncreasing(s.t, s.served)
 }
 

@@ -28,6 +28,10 @@ type bubble struct {
 	frozen  atomic.Bool                // nothing gets through any more, in either direction
 	deaf    atomic.Bool                // connections end when they subscribe
 	ear     atomic.Pointer[bubbleConn] // the connection that subscribed last
+
+	// linesLeft, if above 0, is how many more lines of replies come through. With the
+	// last of them its connection ends, and nothing gets through any more.
+	linesLeft atomic.Int64
 }
 
 // inBubble runs a test in a bubble.
@@ -105,6 +109,18 @@ func (c *bubbleConn) Write(p []byte) (int, error) {
 		c.written <- bytes.Clone(p)
 	}
 	return len(p), nil
+}
+
+func (c *bubbleConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for at, char := range p[:n] {
+		if char == '\n' && c.bubble.linesLeft.Load() > 0 && c.bubble.linesLeft.Add(-1) == 0 {
+			c.bubble.frozen.Store(true)
+			_ = c.Conn.Close()
+			return at + 1, nil
+		}
+	}
+	return n, err
 }
 
 // deafen ends the last subscription, and others from here on.

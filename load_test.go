@@ -70,7 +70,7 @@ func (l *load) hold(key string, lock *redislock.Lock) {
 func (l *load) goesOn(n int64) {
 	l.t.Helper()
 	want := l.served.Load() + n
-	for end := time.Now().Add(30 * time.Second); l.served.Load() < want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); l.served.Load() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			l.t.Fatalf("no more than %d of %d were served", l.served.Load()-want+n, n)
 		}
@@ -79,6 +79,6 @@ func (l *load) goesOn(n int64) {
 
 func (l *load) end() {
 	l.stop.Store(true)
-	l.done.Wait()
+	finish(l.t, &l.done)
 	l.t.Logf("%d served, %d failed", l.served.Load(), l.failed.Load())
 }

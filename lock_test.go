@@ -43,7 +43,7 @@ func TestWaitGivesTheSameAnswerToAll(t *testing.T) {
 		for i := range results {
 			wg.Go(func() { results[i] = l.Wait() })
 		}
-		wg.Wait()
+		finish(t, &wg)
 		for _, r := range results {
 			require.True(t, r.OK())
 			require.Equal(t, l.Token(), r.Token)
@@ -130,7 +130,7 @@ func TestGrantThatCrossesACancellationIsGivenOn(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			wg.Wait()
+			finish(t, &wg)
 			if r := soon(t, crossing); r.OK() {
 				won++
 				require.NoError(t, crossing.Unlock())
@@ -189,7 +189,7 @@ func TestUnlockIsRightInEveryCase(t *testing.T) {
 					}
 				})
 			}
-			wg.Wait()
+			finish(t, &wg)
 			require.EqualValues(t, 1, released.Load())
 		})
 		t.Run("taken away", func(t *testing.T) {

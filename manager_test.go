@@ -132,7 +132,7 @@ func TestNobodyHangsAndNobodyOverlaps(t *testing.T) {
 				})
 			}
 		}
-		wg.Wait()
+		finish(t, &wg)
 		requireClean(t, client)
 	})
 }
@@ -291,7 +291,7 @@ func TestCloseAmidActivity(t *testing.T) {
 			}
 			time.Sleep(2 * time.Millisecond)
 			require.NoError(t, m.Close())
-			wg.Wait()
+			finish(t, &wg)
 			requireNoGoroutines(t)
 			requireClean(t, client)
 		}

@@ -73,7 +73,7 @@ func TestQuorumManagersExcludeEachOther(t *testing.T) {
 					})
 				}
 			}
-			wg.Wait()
+			finish(t, &wg)
 			if name == "one frozen" {
 				ns.servers[1].Thaw()
 			}
@@ -111,7 +111,7 @@ func TestQuorumNobodyStarves(t *testing.T) {
 		serve(t, modest.Lock(ctx, "key", time.Minute))
 	}
 	stop.Store(true)
-	wg.Wait()
+	finish(t, &wg)
 }
 
 // Tokens rise over the restart of each node in turn, without its keys, and over the
@@ -321,7 +321,7 @@ func TestQuorumWaitersAreNoHerd(t *testing.T) {
 	before = commands()
 	for range releases {
 		require.NoError(t, holder.Unlock())
-		holder = <-locks
+		holder = receive(t, locks)
 	}
 	t.Logf("%d managers wait: %.0f commands a second on 3 nodes", managers, idle)
 	each := float64(commands()-before) / releases

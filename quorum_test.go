@@ -403,7 +403,7 @@ func TestQuorumTieIsSettled(t *testing.T) {
 			}
 		})
 	}
-	wg.Wait()
+	finish(t, &wg)
 	ns.requireClean("key")
 }
 

@@ -13,6 +13,10 @@ import (
 	"github.com/redislock/redislock/internal/redistest"
 )
 
+// slowReplica is within what a client waits for, and longer than a busy machine keeps a
+// replica from confirming.
+const slowReplica = 2500 * time.Millisecond
+
 // startReplica starts a replica of the server, and returns when it is in sync and
 // confirms what it gets: it may take a second more until the server listens to it.
 func startReplica(t *testing.T, of *redistest.Server) *redistest.Server {
@@ -45,7 +49,7 @@ func TestAcquisitionIsOnTheReplicas(t *testing.T) {
 	server := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	replicas := []*redis.Client{startReplica(t, server).Client(nil), startReplica(t, server).Client(nil)}
 	client := server.Client(nil)
-	option := redislock.WithReplicas(2, time.Second)
+	option := redislock.WithReplicas(2, slowReplica)
 	a, b := newManager(t, client, option), newManager(t, server.Client(nil), option)
 	has := func(l *redislock.Lock) {
 		t.Helper()
@@ -84,7 +88,7 @@ func TestAcquisitionThatReplicasLackIsGivenBack(t *testing.T) {
 	hung := startReplica(t, server)
 	client := server.Client(nil)
 	all := newManager(t, client, redislock.WithReplicas(2, 50*time.Millisecond))
-	one := newManager(t, server.Client(nil), redislock.WithReplicas(1, time.Second))
+	one := newManager(t, server.Client(nil), redislock.WithReplicas(1, slowReplica))
 	hung.Freeze()
 	require.NoError(t, client.Incr(ctx, "something").Err()) // that it lacks
 
@@ -123,7 +127,7 @@ func TestAcquisitionThatReplicasLackIsGivenBack(t *testing.T) {
 func TestAcquisitionIsOnTheReplicasOfACluster(t *testing.T) {
 	c := redistest.StartCluster(t, 3, 1)
 	client := c.Client(nil)
-	m := newManager(t, c.Client(nil), redislock.WithReplicas(1, 200*time.Millisecond))
+	m := newManager(t, c.Client(nil), redislock.WithReplicas(1, slowReplica))
 	keys := []string{"a", "b", "c", "d", "e", "f"}
 	for _, key := range keys {
 		serve(t, m.Lock(ctx, key, time.Minute))
@@ -160,8 +164,9 @@ func TestAcquisitionIsOnTheReplicasOfACluster(t *testing.T) {
 		}
 	}
 	require.NoError(t, client.Incr(ctx, "{a}something").Err()) // that it lacks
+	hasty := newManager(t, c.Client(nil), redislock.WithReplicas(1, 200*time.Millisecond))
 	for range 5 {
-		require.ErrorContains(t, soon(t, m.Lock(ctx, "a", time.Minute)).Err, "0 of 1 replicas")
+		require.ErrorContains(t, soon(t, hasty.Lock(ctx, "a", time.Minute)).Err, "0 of 1 replicas")
 	}
 }
 

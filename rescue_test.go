@@ -58,6 +58,23 @@ func TestAcquireOutlivesASilentConnection(t *testing.T) {
 	}
 }
 
+// A connection that swallows everything, while new ones would work: the renewal
+// goes over another.
+func TestRenewalOutlivesADeadConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		l := acquire(t, b.manager, "key", 3*time.Second, redislock.WithAutoRenew(time.Hour))
+		confirmed := l.ValidUntil()
+		w.next.Store(&fate{before: late})
+		time.Sleep(1500 * time.Millisecond) // the renewal falls into it
+		require.Nil(t, w.next.Load())
+		require.Greater(t, l.ValidUntil(), confirmed, "waits for the client's time-out")
+		time.Sleep(10 * time.Second)
+		require.NoError(t, l.Err())
+		require.NoError(t, l.Unlock())
+	})
+}
+
 // Likewise one who has to wait, behind a holder who lets go meanwhile.
 func TestJoinOutlivesASilentConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {

@@ -24,7 +24,7 @@ func failOver(t *testing.T, s *redistest.Sentinels) *redis.Client {
 
 func heirOf(t *testing.T, s *redistest.Sentinels, victim *redisserver.Server) (heir *redisserver.Server) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		var err error
 		if heir, err = s.Current(); err == nil && heir != victim {
 			return heir
@@ -80,7 +80,7 @@ func waitForReplicas(client *redis.Client, n int) error {
 // A lock that all replicas have confirmed outlasts the master.
 func TestSentinelKeepsWhatReplicasHave(t *testing.T) {
 	s := redistest.StartSentinels(t, 2, 3)
-	m := newManager(t, s.Client(nil), redislock.WithReplicas(2, time.Second))
+	m := newManager(t, s.Client(nil), redislock.WithReplicas(2, slowReplica))
 	other := newManager(t, s.Client(nil))
 	locks := make([]*redislock.Lock, 50)
 	for i := range locks {
@@ -119,7 +119,7 @@ func TestSentinelForgetsWhatReplicasLack(t *testing.T) {
 	select {
 	case <-l.Done():
 		require.ErrorIs(t, l.Err(), redislock.ErrLost)
-	case <-time.After(25 * time.Second): // it was to be renewed before
+	case <-time.After(patience): // it was to be renewed before
 		t.Fatal("the holder was not told")
 	}
 	require.ErrorIs(t, l.Unlock(), redislock.ErrNotHeld)

@@ -104,9 +104,9 @@ func suiteForeignLockers(t *testing.T, on *site) {
 		}
 	}
 	held, err := on.releaseForeign(key, "foreign")
-	own.Wait()
+	finish(t, &own)
 	close(done)
-	foreign.Wait()
+	finish(t, &foreign)
 	require.NoError(t, err)
 	require.True(t, held, "a foreign lock was lost")
 	require.Equal(t, 80, shared.visits-visits)
@@ -136,7 +136,7 @@ func suiteAllAtOnce(t *testing.T, on *site) {
 				}
 			})
 		}
-		wg.Wait()
+		finish(t, &wg)
 		require.Equal(t, len(managers), guarded.visits)
 	}
 }
@@ -171,7 +171,7 @@ func suiteStress(t *testing.T, on *site) {
 			}
 		})
 	}
-	wg.Wait()
+	finish(t, &wg)
 	visits := 0
 	for i := range rooms {
 		visits += rooms[i].visits
@@ -197,7 +197,7 @@ func suiteThousandLocks(t *testing.T, on *site) {
 			}
 		})
 	}
-	wg.Wait()
+	finish(t, &wg)
 	for i, l := range locks {
 		require.NoError(t, l.Err())
 		require.Equal(t, l.Value(), on.owner(t, names[i]))
@@ -209,5 +209,5 @@ func suiteThousandLocks(t *testing.T, on *site) {
 			}
 		})
 	}
-	wg.Wait()
+	finish(t, &wg)
 }

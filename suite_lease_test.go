@@ -37,11 +37,7 @@ func acquireShort(t *testing.T, m *redislock.LockManager, key string, ttl time.D
 
 func awaitDone(t *testing.T, l *redislock.Lock) {
 	t.Helper()
-	select {
-	case <-l.Done():
-	case <-time.After(15 * time.Second):
-		t.Fatal("Done is not closed")
-	}
+	receive(t, l.Done())
 }
 
 // requireLost checks what is said of a lock that was lost.

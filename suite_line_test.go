@@ -66,7 +66,7 @@ func suiteManagersOrder(t *testing.T, on *site) {
 		})
 	}
 	require.NoError(t, holder.Unlock())
-	served.wg.Wait()
+	finish(t, &served.wg)
 	require.Len(t, served.served, n)
 	if on.globalOrder {
 		require.IsIncreasing(t, served.served)
@@ -240,8 +240,8 @@ func suiteHeldKeyIsDeleted(t *testing.T, on *site) {
 			case <-known(a):
 			case <-known(b):
 				next, last = b, a
-			case <-time.After(15 * time.Second):
-				t.Fatal("not noticed")
+			case <-time.After(patience):
+				hangs(t, "not noticed")
 			}
 			require.NoError(t, soon(t, next).Err)
 			require.Equal(t, next.Value(), on.owner(t, key))

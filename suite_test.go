@@ -225,7 +225,7 @@ func suiteDoTellsOfALoss(t *testing.T, on *site) {
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(15 * time.Second):
+				case <-time.After(patience):
 					t.Error("not cancelled")
 				}
 				require.ErrorIs(t, context.Cause(ctx), redislock.ErrLost)

@@ -19,6 +19,7 @@ type Cluster struct {
 // many replicas of each.
 func StartCluster(t testing.TB, masters, replicas int) *Cluster {
 	t.Helper()
+	watch(t)
 	cluster, err := redisserver.StartCluster(redisserver.Options{Dir: t.TempDir()}, masters, replicas)
 	must(t, err)
 	t.Cleanup(cluster.Kill)

@@ -17,12 +17,11 @@ type Proxy struct {
 	// in place of the next reply. It ends with that.
 	LoseReplies atomic.Bool
 
-	// LinesLeft, if not 0, is how many more lines of replies come through. With the
-	// last of them the connection is cut, and Silent begins.
-	LinesLeft atomic.Int64
-
 	// Silent swallows everything, in both directions; connections stay open.
 	Silent atomic.Bool
+
+	// Replies is how many pieces of replies have come through.
+	Replies atomic.Int64
 
 	target   string
 	listener net.Listener
@@ -97,23 +96,11 @@ func (p *Proxy) pass(to, from net.Conn, replies bool) {
 		if replies && p.LoseReplies.CompareAndSwap(true, false) {
 			return
 		}
-		data, last := buf[:n], false
-		if replies && p.LinesLeft.Load() > 0 {
-			data, last = p.cutOff(data)
-		}
-		if _, err := to.Write(data); err != nil && err != io.EOF || last {
+		if _, err := to.Write(buf[:n]); err != nil && err != io.EOF {
 			return
 		}
-	}
-}
-
-// cutOff returns what is left of the replies, and tells whether that was all.
-func (p *Proxy) cutOff(data []byte) (rest []byte, last bool) {
-	for at, c := range data {
-		if c == '\n' && p.LinesLeft.Add(-1) == 0 {
-			p.Silent.Store(true)
-			return data[:at+1], true
+		if replies {
+			p.Replies.Add(1)
 		}
 	}
-	return data, false
 }

@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -26,10 +28,26 @@ type Server struct {
 // redis-server, such as "--appendonly", "yes".
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	watch(t)
 	server, err := redisserver.Start(redisserver.Options{Dir: t.TempDir(), Args: args})
 	must(t, err)
 	t.Cleanup(server.Kill)
 	return &Server{t: t, server: server, Addr: server.Addr}
+}
+
+// limit is for a test that uses a server, on a machine ever so busy.
+const limit = 5 * time.Minute
+
+// watch ends the process if the test hangs, and shows where all goroutines are.
+func watch(t testing.TB) {
+	if _, ok := t.(*testing.T); !ok {
+		return // a benchmark takes as long as it is told to
+	}
+	timer := time.AfterFunc(limit, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("test timed out: %s has run for %v", t.Name(), limit))
+	})
+	t.Cleanup(func() { timer.Stop() })
 }
 
 func must(t testing.TB, err error) {

@@ -19,6 +19,7 @@ type Sentinels struct {
 // many sentinels.
 func StartSentinels(t testing.TB, replicas, sentinels int) *Sentinels {
 	t.Helper()
+	watch(t)
 	s, err := redisserver.StartSentinels(redisserver.Options{Dir: t.TempDir()}, replicas, sentinels)
 	must(t, err)
 	t.Cleanup(s.Kill)
