@@ -1,12 +1,13 @@
-# make test     installs what is missing and runs all tests
-# make check    what CI runs: format, vet, staticcheck, make test, and short forms of what follows; of the
+# make test     installs what is missing and runs all tests, but for some that are heavy; it goes on after those that
+#               fail, and says at the end which did
+# make check    what CI runs: format, vet, staticcheck, all tests, and short forms of what follows; of the
 #               mutants another twelfth each day
 # make chaos    real processes, a real Redis, real faults; FOR=1h, SEED=42; writes docs/reliability.md
 # make mutants  breaks the library in many ways, and demands that a test notices each
 # make model    searches all states of the model of the protocol; writes docs/model.md
 # make simulate thousands of seeds in fake time; SEEDS=100000
 # make soak     repeats the tests that live on chance, for minutes
-# make fuzz     fuzzes each target for a while
+# make fuzz     fuzzes each target for a while, or some: FUZZ="FuzzKeys FuzzFlags"
 # make bench    compares with other libraries, in 20 to 25 minutes; writes bench/results.*, docs/performance.md and its plots
 # make bench-topologies  quorums and clusters alone, in 4 minutes; the rest of those files stays
 # make bench-quick  a short form, to see that it works; writes nothing
@@ -18,13 +19,15 @@ MODULES = . examples/booking test bench
 FOR ?= 5m
 SEEDS ?= 20000
 FUZZTIME ?= 30s
-FUZZ = FuzzKeys FuzzGrant FuzzGrantOfAnyKeyAndValue FuzzGrantToWaiter FuzzReply FuzzAnyReply FuzzEvents FuzzFlags FuzzDurations FuzzNames
+FUZZ = $$all
+SOAK = NoWakeUp Crosses Order Overlaps Amid Neighbour Asleep Killed Lost Survives Suite
 
 .PHONY: test check lint redis cc tools chaos mutants model simulate soak fuzz bench bench-topologies bench-quick microbench
 
 test: redis cc
-	for module in $(MODULES); do (cd $$module && $(GO) test -race -p 1 -timeout 12m ./...) || exit 1; done
+	cd test && GO=$(GO) $(GO) run ./all $(HEAVY) $(MODULES:%=../%)
 
+check: HEAVY = -heavy
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
@@ -40,6 +43,10 @@ need = command -v $(1) >/dev/null || { \
 	command -v apt-get >/dev/null || { echo "$(1) is missing: install $(3)" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y $(2); }
+
+# Shell: $$all is what tests and fuzz targets a package has; and all of these words match some of it, or it is an error.
+list = all=$$($(GO) test -list . $(1) | grep -E '^(Test|Fuzz)') || { echo "$(1): no tests" >&2; exit 1; }
+match = for word in $(1); do echo "$$all" | grep -q "$$word" || { echo "no test is called $$word" >&2; exit 1; }; done
 
 redis:
 	@$(call need,redis-server,redis-server,Redis 6.2 or newer)
@@ -61,13 +68,16 @@ model: tools
 	test/model/verify.sh full doc
 
 simulate:
-	cd test && $(GO) test -timeout 0 -v ./simulation -run 'TestSeeds$$' -seeds $(SEEDS) -first $$(date +%s)
+	cd test && $(call list,./simulation) && $(call match,^TestSeeds$$) && \
+		$(GO) test -timeout 0 -v ./simulation -run '^TestSeeds$$' -seeds $(SEEDS) -first $$(date +%s)
 
 soak: redis
-	$(GO) test -race -timeout 60m -count 20 -run 'NoWakeUp|Crosses|Order|Overlaps|Amid|Neighbour|Asleep|Killed|Lost|Survives|Suite' .
+	$(call list,.) && $(call match,$(SOAK)) && \
+		$(GO) test -race -timeout 60m -count 20 -run "$$(echo $(SOAK) | tr ' ' '|')" .
 
 fuzz:
-	for target in $(FUZZ); do \
+	$(call list,.) && all=$$(echo "$$all" | grep ^Fuzz) && \
+	for target in $(FUZZ); do $(call match,^$$target$$) || exit 1; \
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . || exit 1; done
 
 bench: redis
