@@ -45,7 +45,7 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		}
 		l.confirmed(err) // it may take long, and Unlock must not
 		return now.Before(l.validUntil)
-	case opRaise:
+	case opRaise, opProbe:
 		return o.attempts < maxAttempts
 	default:
 		if o.copies.settled || o.copies.n > 1 {
@@ -90,6 +90,8 @@ func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 		m.extended(o, err, now)
 	case opRaise:
 		o.lock.line.slot.mending = false
+	case opProbe:
+		m.probed(o, err)
 	}
 }
 
@@ -156,7 +158,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		m.failed(o, err)
 		return
 	}
-	s.clock.observe(o.sent, now, r.server)
+	s.observe(o.sent, now, r.server)
 	m.turned(l.key, r)
 	if r.held {
 		if r.lease < 0 {
@@ -182,7 +184,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	if l.state != waiting {
 		return // granted in the meantime
 	}
-	l.score, l.asOf = r.score, r.server
+	l.score, l.asOf, l.epoch = r.score, r.server, ln.slot.trust.epoch
 	ln.contended = now
 	if !r.behind {
 		ln.shortest = r.shortest
@@ -300,10 +302,14 @@ func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 		m.giveBack(g.key, g.value)
 		return
 	}
-	if l.state != waiting || g.server < l.asOf {
+	sl := l.line.slot
+	if now.Sub(sl.trust.at) >= probeAfter {
+		m.probe(sl)
+	}
+	if l.state != waiting || l.isOf(sl) && g.server < l.asOf {
 		return // known, or gone again, or about to be given back
 	}
-	if m.opts.replicas > 0 {
+	if m.opts.replicas > 0 || !sl.trust.heard || !l.isOf(sl) {
 		m.confirm(l)
 		return
 	}
@@ -383,9 +389,9 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		switch {
 		case next == nil:
 			m.giveBack(l.key, r.value)
-		case r.server < next.asOf: // it has had to join again since
-		case m.opts.replicas > 0:
+		case m.opts.replicas > 0, !next.isOf(next.line.slot):
 			m.confirm(next)
+		case r.server < next.asOf: // it has had to join again since
 		default:
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}

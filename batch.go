@@ -232,7 +232,7 @@ func (s *shard) fenceRaised(b *batch, r *raise, now time.Time) {
 		r.floor = math.MaxInt64 // the claims have drawn from nobody knows what
 		return
 	}
-	s.clock.observe(b.began, now, server)
+	s.observe(b.began, now, server)
 	r.floor = max(r.floor, server.Microseconds())
 	r.slot.floor = max(r.slot.floor, r.floor)
 	if b.began.After(r.slot.raised) {

@@ -30,12 +30,26 @@ type clock struct {
 // clockAge is how old a reading may grow before any newer one is better.
 const clockAge = 10 * time.Second
 
+// clockPrecision is how far apart readings of one clock may be beside that.
+const clockPrecision = time.Millisecond
+
 // observe takes in a reading, if it is better than the one it has: taken over a
 // shorter round trip, or much newer.
 func (c *clock) observe(sent, received time.Time, server time.Duration) {
 	if !c.known() || received.Sub(sent) <= c.received.Sub(c.sent) || received.Sub(c.received) > clockAge {
 		*c = clock{sent, received, server}
 	}
+}
+
+// contradicts reports whether a reading cannot be of the clock that is known: another
+// server answers now, or its clock was set.
+func (c *clock) contradicts(sent, received time.Time, server time.Duration) bool {
+	if !c.known() {
+		return false
+	}
+	shortest, longest := sent.Sub(c.received), received.Sub(c.sent)
+	passed := server - c.server
+	return passed < shortest-skew(shortest)-clockPrecision || passed > longest+skew(longest)+clockPrecision
 }
 
 func (c *clock) known() bool { return c.server != 0 }

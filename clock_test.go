@@ -41,7 +41,7 @@ func TestClockIsForgottenWithTheConnection(t *testing.T) {
 	s, sl := m.shards[0], l.line.slot
 	s.events.slots[sl.channel] = sl
 	s.clock.observe(now, now, time.Hour)
-	l.asOf = time.Hour
+	l.asOf, l.epoch = time.Hour, sl.trust.epoch
 	s.events.interrupted(errors.New("cut"), true)
 	require.False(t, s.clock.known())
 	require.False(t, sl.ready)
@@ -50,5 +50,5 @@ func TestClockIsForgottenWithTheConnection(t *testing.T) {
 	require.NoError(t, s.events.subscribed(sl.channel))
 	m.mu.Lock()
 	require.True(t, sl.ready)
-	require.Zero(t, l.asOf, "by the old clock")
+	require.False(t, l.isOf(sl), "compared with the old clock")
 }

@@ -19,6 +19,9 @@ const (
 	shortestKeys = reserved + "shortest:"
 	skippedKeys  = reserved + "skipped:"
 
+	// probeKey is never there: whoever may not remove it is no master.
+	probeKey = reserved + "probe"
+
 	// rivalKeys, followed by the lock key, holds which manager was last refused by
 	// a node of a quorum.
 	rivalKeys = reserved + "rival:"

@@ -60,6 +60,7 @@ type Lock struct {
 	holdAt    int32         // index in the holds
 	score     int64         // its place in the queue, once known
 	asOf      time.Duration // server's clock when it last was seen waiting
+	epoch     uint32        // of which server's clock: see trust
 	failure   error         // the last failure to reach Redis
 
 	list       *list // it stands in: its line, or those that are unlocking

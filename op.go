@@ -19,6 +19,7 @@ const (
 	opVote                  // vote.lua
 	opConfirm               // confirm.lua
 	opRaise                 // raise.lua by itself
+	opProbe                 // probe.lua
 )
 
 // An op is one request to Redis on behalf of a lock. Every kind may be run
@@ -122,6 +123,12 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 		args = append(args, 1, l.line.lockArg, l.valueArg, o.ttl.Milliseconds())
 	case opRaise:
 		args = append(raiseScript.appendCall(args, have), 1, l.line.slot.fence)
+	case opProbe:
+		sl, count := l.line.slot, "numsub"
+		if l.manager.topology != nil {
+			count = "shardnumsub"
+		}
+		args = append(probeScript.appendCall(args, have), 1, sl.probe, sl.channel, count)
 	case opVote:
 		waits := any("")
 		if !l.try {

@@ -216,6 +216,9 @@ func (m *LockManager) lookBy(ln *line, now time.Time, lease time.Duration) {
 	if lease < 0 {
 		lease = unboundedLook
 	}
+	if ln.slot.trust.deaf >= maxDeaf {
+		lease = min(lease, unboundedLook)
+	}
 	if ln.shortest > 0 {
 		lease = min(lease, max(ln.shortest, shortestLook))
 	}

@@ -20,9 +20,10 @@ var (
 	voteScript    = newScript(4, "vote.lua")
 	confirmScript = newScript(5, "confirm.lua")
 	freeScript    = newScript(6, "free.lua")
+	probeScript   = newScript(7, "probe.lua")
 )
 
-const scripts = 7
+const scripts = 8
 
 type script struct {
 	index     int // in loaded

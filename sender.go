@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -83,8 +84,10 @@ func (m *LockManager) exit() {
 	}
 }
 
-func (m *LockManager) warn(text string, args ...any) {
-	m.later = append(m.later, func() { m.log.Warn("redislock: "+text, args...) })
+func (m *LockManager) warn(text string, args ...any) { m.logLater(slog.LevelWarn, text, args) }
+
+func (m *LockManager) logLater(level slog.Level, text string, args []any) {
+	m.later = append(m.later, func() { m.log.Log(context.Background(), level, "redislock: "+text, args...) })
 }
 
 // kick starts a flush where one is due. What nobody else waits for, and what is not
@@ -264,6 +267,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 			o.attempts++
 			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
 			redirected := isRedirection(err) && !o.follow
+			s.mayHaveMoved(o, err)
 			o.follow = isRedirection(err)
 			if !m.tryAgain(o, err, now) {
 				break
@@ -290,6 +294,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 	} else {
 		s.failures, s.resumeAt = 0, time.Time{}
 		m.topology.heard()
+		if s.events.doubted {
+			s.events.probeAll(now)
+		}
 	}
 	if len(again) > 0 {
 		s.pending = append(again, s.pending...)

@@ -46,6 +46,7 @@ type slot struct {
 	lines  map[string]*line // by the key in Redis
 
 	fence   any    // key of the fence, as an argument
+	probe   string // a key of this slot that is never there
 	grants  any    // what grant channels begin with, as an argument
 	channel string // this manager's grant channel
 
@@ -55,6 +56,9 @@ type slot struct {
 
 	at    *shard // whose subscription is to have the grant channel; nil: none
 	ready bool   // it has: grants arrive
+
+	readyAt time.Time // since when
+	trust   trust     // in what arrives
 }
 
 // slotOf returns the slot of a key. The caller holds m.mu.
@@ -78,14 +82,15 @@ func (m *LockManager) slotOf(key string) *slot {
 // newSlot names what the keys of a slot share. tag hashes to the slot; without a
 // cluster it is empty.
 func newSlot(number uint16, tag, manager string) *slot {
-	fence, grants := fenceKey, grantChannel
+	fence, grants, probe := fenceKey, grantChannel, probeKey
 	if tag != "" {
 		fence += ":{" + tag + "}"
 		grants += "{" + tag + "}:"
+		probe += ":{" + tag + "}"
 	}
 	return &slot{
 		number: number, key: tag, lines: make(map[string]*line),
-		fence: fence, grants: grants, channel: grants + manager,
+		fence: fence, grants: grants, channel: grants + manager, probe: probe,
 	}
 }
 

@@ -34,6 +34,7 @@ type events struct {
 	syncing bool             // a goroutine carries out the changes
 	checked bool             // the server's flags were seen to on this connection
 	refused bool             // keyspace events may not be subscribed to
+	doubted bool             // slots are to be probed with the next answer
 }
 
 const (
@@ -292,7 +293,7 @@ func (e *events) begin(ps *redis.PubSub) error {
 func (e *events) interrupted(err error, first bool) {
 	m := e.s.m
 	e.pubsub, e.open = nil, false
-	e.s.clock = clock{} // the next connection may lead to another server
+	e.s.doubt() // the next connection may lead to another server
 	for _, sl := range e.slots {
 		sl.ready = false
 	}
@@ -339,7 +340,8 @@ func (e *events) receive(ps *redis.PubSub) error {
 			}
 			m.mu.Lock()
 			unused := e.unused()
-			m.mu.Unlock()
+			e.probeAll(time.Now())
+			m.exit()
 			if unused {
 				return errUnused
 			}
@@ -379,7 +381,11 @@ func (e *events) receive(ps *redis.PubSub) error {
 			}
 		case *redis.Message:
 			if strings.HasPrefix(msg.Channel, grantChannel) {
-				e.granted(msg.Payload)
+				if key, ok := strings.CutPrefix(msg.Payload, "look "); ok {
+					e.passedOver(msg.Channel, key)
+				} else {
+					e.granted(msg.Payload)
+				}
 			} else {
 				e.event(msg.Channel, msg.Payload, freeing[msg.Payload])
 			}
@@ -402,11 +408,10 @@ func (e *events) subscribed(channel string) error {
 	case sl.ready:
 		return errors.New("subscription was renewed unasked")
 	default:
-		sl.ready = true
+		sl.ready, sl.readyAt = true, time.Now()
+		sl.doubt()
+		m.probe(sl)
 		for _, ln := range sl.lines {
-			for l := ln.first; l != nil; l = l.next {
-				l.asOf = 0 // by the clock of a server that may have been another
-			}
 			m.look(ln)
 			m.pump(ln, time.Now())
 		}
@@ -455,6 +460,24 @@ func (e *events) granted(message string) {
 	defer m.exit()
 	if !m.closed {
 		m.grantedElsewhere(g, e.s, time.Now())
+	}
+}
+
+// passedOver takes in that a waiter here was skipped, or a line left alone, since the
+// server that serves the key does not hear this manager: the message has come by way
+// of one of its replicas.
+func (e *events) passedOver(channel, key string) {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.exit()
+	sl := e.slots[channel]
+	if sl == nil || m.closed {
+		return
+	}
+	sl.doubt()
+	m.probe(sl)
+	if ln := sl.lines[key]; ln != nil {
+		m.look(ln)
 	}
 }
 

@@ -134,7 +134,7 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 		o.uncertain = true // a script stops where it fails
 	}
 	if err == nil {
-		s.clock.observe(o.sent, now, r.server)
+		s.observe(o.sent, now, r.server)
 		m.quorum.highest = max(m.quorum.highest, r.token)
 		if r.verdict == none {
 			err = fmt.Errorf("started %v ago: no vote before %v", r.uptime, m.opts.guard)

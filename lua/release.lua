@@ -9,8 +9,8 @@
 --       {3, seconds, microseconds, seq, token, value}: released and handed to
 --       this manager's waiter `seq`, whose owner value is `value`
 --
--- Invariants: only the owner's own value is ever removed. While a live waiter
--- stands in the queue the lock key is never absent. Running it again is
+-- Invariants: only the owner's own value is ever removed. While a waiter that can
+-- be told stands in the queue the lock key is never absent. Running it again is
 -- harmless.
 
 if ARGV[4] ~= '' and redis.call('ZREM', KEYS[2], ARGV[4]) == 1 and
@@ -28,12 +28,16 @@ end
 -- include draw.lua
 -- include handover.lua
 
-local next, failure = handover(ARGV[2], ARGV[3])
+local next, failure, stays = handover(ARGV[2], ARGV[3])
 if failure then
   return failure
 end
 if not next then
-  redis.call('DEL', KEYS[1], KEYS[4])
+  if stays then
+    redis.call('DEL', KEYS[1])
+  else
+    redis.call('DEL', KEYS[1], KEYS[4])
+  end
   return 1
 end
 if next.own then

@@ -176,16 +176,22 @@ func (r *replayer) onQueue(lock, command string, args []string) {
 			}
 		}
 	case "ZPOPMIN":
-		p, ok := q.popMin()
-		if !ok {
-			r.strange(lock)
-			return
+		n := int64(1)
+		if len(args) == 1 {
+			n, _ = parseInt(args[0])
 		}
-		f := memberFact(Pop, p.member, p.score)
-		if r.popped == nil {
-			r.popped = make(map[[2]string]int)
+		for ; n > 0; n-- {
+			p, ok := q.popMin()
+			if !ok {
+				r.strange(lock)
+				return
+			}
+			f := memberFact(Pop, p.member, p.score)
+			if r.popped == nil {
+				r.popped = make(map[[2]string]int)
+			}
+			r.popped[[2]string{lock, f.Value}] = r.add(lock, f)
 		}
-		r.popped[[2]string{lock, f.Value}] = r.add(lock, f)
 	case "PEXPIREAT": // of the line's own upkeep
 	default:
 		r.strange(lock)

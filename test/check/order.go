@@ -25,7 +25,8 @@ import (
 // Besides:
 //   - nobody who has not joined gets the key over the heads of those who have,
 //     unless its lease ended, or another program deleted it, just before;
-//   - a release that leaves the key free leaves nobody in the line (G3);
+//   - a release that leaves the key free leaves nobody in the line but those whom
+//     Redis does not reach (G3);
 //   - a waiter whose process nothing was done to is never skipped, keeps its
 //     score when it joins again, and does not lose the whole queue (G4).
 func checkOrder(r *run) {
@@ -183,10 +184,17 @@ func (l *line) deleted(f *aof.Fact) {
 	}
 	l.freed = byRelease
 	l.examined("G3", "handed over", 1)
-	if head := l.head(); head != nil {
-		l.violation("G3", "handed over", l.key.Name, []string{f.Value, head.value},
-			"%s was released (entry %d) to nobody, though %s stood in line", f.Value, f.Serial, head.value)
+	if l.head() == nil {
+		return
 	}
+	for _, w := range l.inLine {
+		if w.inLine && w.op != nil && l.undisturbed(w.op.process) {
+			l.violation("G3", "handed over", l.key.Name, []string{f.Value, w.value},
+				"%s was released (entry %d) to nobody, though %s stood in line", f.Value, f.Serial, w.value)
+			return
+		}
+	}
+	l.freed = otherwise
 }
 
 func (l *line) queueEnd(f *aof.Fact) {

@@ -194,13 +194,13 @@ func (w *world) look(a *acquisition) {
 // handOver makes the first live waiter the holder, in the step that is under way.
 func (w *world) handOver(key string) bool {
 	k := w.key(key)
-	for len(k.queue) > 0 {
-		next := w.ops[k.queue[0]]
-		k.queue = k.queue[1:]
-		w.entry("ZPOPMIN", queueOf(key))
+	for i, name := range k.queue {
+		next := w.ops[name]
 		if w.dead[next.process] {
 			continue
 		}
+		k.queue = k.queue[i+1:]
+		w.entry("ZPOPMIN", queueOf(key), strconv.Itoa(i+1))
 		token := w.draw()
 		w.set(next)
 		w.tell(next, token)

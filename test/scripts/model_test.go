@@ -123,7 +123,7 @@ func (m *model) acquire(c call, i int) result {
 		next, found := m.promote(by, span{m.reply.time, m.got.ended})
 		switch {
 		case !found:
-			return m.hold(by, clock) // all who stood in line were dead
+			return m.hold(by, clock) // all who stand in line are dead
 		case next.manager == by.manager && next.seq == strconv.FormatUint(by.seq, 10):
 			return result{what: "held", token: m.token(next.token), lease: m.db[by.lock].ttl}.at(m.reply.time)
 		case next.manager == by.manager:
@@ -175,7 +175,9 @@ func (m *model) release(c call) result {
 	switch {
 	case !found:
 		delete(m.db, by.lock)
-		delete(m.db, by.shortest)
+		if !slices.ContainsFunc(m.db[by.queue].zset, func(s scored) bool { return memberForm.MatchString(s.member) }) {
+			delete(m.db, by.shortest)
+		}
 		return result{what: "freed"}
 	case next.manager == by.manager:
 		return result{what: "own", seq: next.seq, token: m.token(next.token), value: next.value}.at(m.reply.time)
@@ -237,26 +239,24 @@ func (m *model) claim(c call, i int) result {
 var memberForm = regexp.MustCompile(`(?s)^([^:]*):([0-9]+):([0-9]+):(.*)$`)
 
 // promote makes the first live waiter the holder. The dead before it, and what
-// never was a waiter, are gone from the line.
+// never was a waiter, are gone from the line then. Where nobody lives it stays.
 func (m *model) promote(by *caller, clock span) (next grant, found bool) {
-	drawn := false
-	for line := m.db[by.queue].zset; len(line) > 0; line = m.db[by.queue].zset {
-		member := line[0].member
-		score := line[0].score
-		m.leave(by.queue, member)
-		part := memberForm.FindStringSubmatch(member)
-		if part == nil {
+	line := m.db[by.queue].zset
+	for i, s := range line {
+		part := memberForm.FindStringSubmatch(s.member)
+		if part == nil || part[1] != by.manager && !m.live[part[1]] {
 			continue
 		}
-		if !drawn {
-			drawn, next.token = true, m.draw(clock, fenceLag)
+		for _, before := range line[:i] {
+			m.leave(by.queue, before.member)
+			if memberForm.MatchString(before.member) {
+				m.leave(by.skipped, before.member)
+				m.enter(by.skipped, before)
+				m.expire(by.skipped, 60_000)
+			}
 		}
-		if part[1] != by.manager && !m.live[part[1]] {
-			m.leave(by.skipped, member)
-			m.enter(by.skipped, scored{member, score})
-			m.expire(by.skipped, 60_000)
-			continue
-		}
+		m.leave(by.queue, s.member)
+		next.token = m.draw(clock, fenceLag)
 		next.manager, next.seq, next.key, next.value = part[1], part[3], by.lock, part[4]
 		ttl, _ := strconv.ParseInt(part[2], 10, 64)
 		m.set(by.lock, next.value, ttl)

@@ -12,8 +12,11 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 	if c.byFault {
 		return
 	}
-	if c.script != "" && a.process != c.conn.process && !c.heard {
-		t.story.violation("G4: %s is granted %s, and its process is gone", a, k.name)
+	if c.script != "" && a.process != c.conn.process {
+		c.toTell = a
+		if !t.listens(a.process) {
+			t.story.violation("G4: %s is granted %s, and its process is gone", a, k.name)
+		}
 	}
 	for _, x := range k.attempts {
 		t.checkPlace(k, a, x)

@@ -55,11 +55,11 @@ func (s *server) when(expires int64) time.Duration {
 type call struct {
 	conn      *conn // nil: not by a manager
 	name      string
-	script    string // "acquire", "release", "free", "extend" or "raise"
+	script    string // "acquire", "release", "free", "extend", "raise" or "probe"
 	keys      []string
 	args      []string
 	popped    []*attempt // taken from the queue by this script so far
-	heard     bool       // somebody has received what was last published
+	toTell    *attempt   // has been made the owner, and is to hear of it
 	drawn     bool       // a token, or tokens
 	fenceEnds bool       // the fence, as last set, has a time to live
 	byFault   bool
@@ -157,10 +157,18 @@ func (s *server) execute(c *conn, args []string) any {
 
 // command runs a command on data, of a client or of a script.
 func (s *server) command(args []string) any {
-	if strings.ToUpper(args[0]) == "PUBLISH" {
+	switch strings.ToUpper(args[0]) {
+	case "PUBLISH":
 		receivers := s.publish(args[1], args[2])
-		s.truth.current.heard = receivers > 0
+		if !strings.HasPrefix(args[2], "look ") {
+			s.truth.current.toTell = nil
+		}
 		return receivers
+	case "PUBSUB":
+		if strings.ToUpper(args[1]) != "NUMSUB" || len(args) != 3 {
+			panic(errArguments)
+		}
+		return []any{args[2], s.listeners(args[2])}
 	}
 	return s.store.do(args)
 }
@@ -188,6 +196,8 @@ func scriptName(keys, args []string) string {
 	switch {
 	case len(keys) == 1 && len(args) == 0:
 		return "raise"
+	case len(keys) == 1 && len(args) == 2 && keys[0] == probeKey:
+		return "probe"
 	case len(keys) == 1 && len(args) == 2:
 		return "extend"
 	case len(args) > 0 && len(keys) == 2*len(args):
@@ -234,14 +244,14 @@ func (s *server) config(args []string) any {
 	}
 }
 
-// subscribed tells whether the server thinks that a process listens.
-func (s *server) subscribed(channel string) bool {
+// listeners returns how many connections the server thinks to be listening.
+func (s *server) listeners(channel string) (n int64) {
 	for _, c := range s.net.conns {
 		if !c.gone && c.subs[channel] {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 type (

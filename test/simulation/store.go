@@ -257,35 +257,33 @@ func (s *store) sortedSet(name string, args []string) any {
 		if len(args) != 3 || args[1] != "0" || args[2] != "-1001" {
 			panic(errArguments)
 		}
-		if e != nil && len(e.scores) > 1000 {
+		if len(e.ranked("0", "-1001")) > 0 {
 			panic("not that many waiters are simulated")
 		}
 		return int64(0)
 	case "ZPOPMIN":
-		if e == nil {
-			return []any{}
-		}
-		member := e.sorted()[0]
-		score := e.scores[member]
-		s.zrem(key, e, member, popped)
-		return []any{member, score}
-	case "ZRANGE": // the last one, or two
-		scores := len(args) == 4 && strings.ToUpper(args[3]) == "WITHSCORES"
-		if !scores && len(args) != 3 || args[1] != "-1" && args[1] != "-2" || args[2] != "-1" {
+		if len(args) != 2 {
 			panic(errArguments)
 		}
-		last := []any{}
-		if e == nil {
-			return last
+		gone := []any{}
+		for _, member := range e.ranked("0", strconv.FormatInt(integer(args[1])-1, 10)) {
+			gone = append(gone, member, e.scores[member])
+			s.zrem(key, e, member, popped)
 		}
-		all := e.sorted()
-		for _, member := range all[max(0, len(all)+int(integer(args[1]))):] {
-			last = append(last, member)
+		return gone
+	case "ZRANGE":
+		scores := len(args) == 4 && strings.ToUpper(args[3]) == "WITHSCORES"
+		if !scores && len(args) != 3 {
+			panic(errArguments)
+		}
+		found := []any{}
+		for _, member := range e.ranked(args[1], args[2]) {
+			found = append(found, member)
 			if scores {
-				last = append(last, e.scores[member])
+				found = append(found, e.scores[member])
 			}
 		}
-		return last
+		return found
 	}
 	return failure("ERR unknown command '" + name + "'")
 }
@@ -294,6 +292,13 @@ func (s *store) zadd(key string, e *entry, args []string) any {
 	nx := len(args) == 3 && strings.ToUpper(args[0]) == "NX"
 	if nx {
 		args = args[1:]
+	}
+	if len(args) > 2 && !nx { // several at once
+		added := int64(0)
+		for ; len(args) > 0; args = args[2:] {
+			added += s.zadd(key, s.get(key), args[:2]).(int64)
+		}
+		return added
 	}
 	if len(args) != 2 {
 		panic(errArguments)
@@ -344,6 +349,27 @@ func (e *entry) sorted() []string {
 	return slices.SortedFunc(maps.Keys(e.scores), func(a, b string) int {
 		return cmp.Or(cmp.Compare(e.scores[a], e.scores[b]), strings.Compare(a, b))
 	})
+}
+
+// ranked returns the members from one rank to another, which count from the end if
+// they are negative.
+func (e *entry) ranked(from, to string) []string {
+	if e == nil {
+		return nil
+	}
+	all := e.sorted()
+	first, last := int(integer(from)), int(integer(to))
+	if first < 0 {
+		first = max(0, first+len(all))
+	}
+	if last < 0 {
+		last += len(all)
+	}
+	last = min(last, len(all)-1)
+	if first > last {
+		return nil
+	}
+	return all[first : last+1]
 }
 
 func integer(text string) int64 {

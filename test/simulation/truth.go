@@ -128,6 +128,9 @@ func (t *truth) running(c *call) {
 		}
 		return
 	}
+	if c.script == "probe" {
+		return
+	}
 	values := c.args[:1]
 	if c.script == "free" {
 		values = c.args
@@ -155,6 +158,9 @@ func (t *truth) runningFor(c *call, value string) {
 }
 
 func (t *truth) end(c *call) {
+	if c.toTell != nil {
+		t.story.violation("G3: %s is granted %s, and not told", c.toTell, c.toTell.key.name)
+	}
 	for _, a := range c.popped { // and not made the owner
 		a.skipped = true
 		if t.listens(a.process) {
@@ -168,13 +174,16 @@ func (t *truth) end(c *call) {
 }
 
 // listens tells whether Redis thinks that messages reach the process.
-func (t *truth) listens(p *process) bool { return p.id != "" && t.server.subscribed(grantChannel+p.id) }
+func (t *truth) listens(p *process) bool {
+	return p.id != "" && t.server.listeners(grantChannel+p.id) > 0
+}
 
 const (
 	grantChannel = "redislock:grant:"
 	fenceKey     = "redislock:fence"
 	queueKeys    = "redislock:queue:"
 	skippedKeys  = "redislock:skipped:"
+	probeKey     = "redislock:probe"
 )
 
 func isSideKey(key string) bool { return strings.HasPrefix(key, "redislock:") }
@@ -300,8 +309,12 @@ func (t *truth) wasRemoved(key, value string, how removal, expires int64) {
 			t.story.violation("G8: %s deletes the lock of %s", c.name, a)
 		}
 		for _, x := range k.attempts {
-			if x.queued {
+			switch {
+			case !x.queued:
+			case t.listens(x.process):
 				t.story.violation("G3: %s is freed by a release while %s stands in the line", key, x)
+			default:
+				k.unclean = true // nobody in the line could be told
 			}
 		}
 		t.leave(k, true)

@@ -1,0 +1,19 @@
+-- Ask whether this server, which takes writes, hears a manager: whether a connection
+-- is subscribed to the manager's grant channel here.
+--
+-- KEYS  1 a key that is never there, in the slot of the channel: removing it is
+--       what a replica would refuse
+-- ARGV  1 the grant channel   2 'NUMSUB', in a cluster 'SHARDNUMSUB'
+-- Reply the number of connections, or -1 where it is forbidden to ask
+--
+-- Invariant: changes nothing.
+
+local removed = redis.pcall('DEL', KEYS[1])
+if type(removed) == 'table' then
+  return removed -- raised, it would not begin with READONLY any more
+end
+local count = redis.pcall('PUBSUB', ARGV[2], ARGV[1])
+if count.err then
+  return -1
+end
+return count[2]
