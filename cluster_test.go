@@ -364,7 +364,7 @@ func TestClusterUserWithJustTheRightsItNeeds(t *testing.T) {
 	for _, server := range c.Servers {
 		args := []any{"acl", "setuser", "locker", "reset", "on", ">secret"}
 		for _, rule := range append(aclRules,
-			"+spublish", "+ssubscribe", "+sunsubscribe", "+cluster|slots", "+asking", "+wait") {
+			"+pubsub|shardnumsub", "+spublish", "+ssubscribe", "+sunsubscribe", "+cluster|slots", "+asking", "+wait") {
 			args = append(args, rule)
 		}
 		require.NoError(t, c.Node(server).Do(ctx, args...).Err())

@@ -185,7 +185,7 @@ var aclRules = []string{
 	"~app:*", "~redislock:*", "&redislock:grant:*", "&__keyspace@*__:app:*",
 	"+set", "+get", "+mget", "+incr", "+incrby", "+del", "+exists", "+pexpire", "+pttl", "+time",
 	"+zadd", "+zpopmin", "+zrange", "+zrem", "+zremrangebyrank", "+zscore",
-	"+eval", "+evalsha", "+publish", "+subscribe", "+unsubscribe", "+ping",
+	"+eval", "+evalsha", "+publish", "+pubsub|numsub", "+subscribe", "+unsubscribe", "+ping",
 }
 
 func aclClient(t *testing.T, server *redistest.Server, rules []string) *redis.Client {

@@ -32,6 +32,8 @@ type bubble struct {
 	// linesLeft, if above 0, is how many more lines of replies come through. With the
 	// last of them its connection ends, and nothing gets through any more.
 	linesLeft atomic.Int64
+	mu        sync.Mutex
+	conns     []*bubbleConn
 }
 
 // inBubble runs a test in a bubble.
@@ -51,11 +53,15 @@ func (b *bubble) begin(t *testing.T) {
 	b.client = redis.NewClient(&redis.Options{
 		Addr: "127.0.0.1:1", // an address, so that nothing is looked up
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
 			conn, err := b.server.Dial()
 			if err != nil {
 				return nil, err
 			}
-			return newBubbleConn(conn, b), nil
+			c := newBubbleConn(conn, b)
+			b.conns = append(b.conns, c)
+			return c, nil
 		},
 	})
 	var err error
@@ -127,6 +133,19 @@ func (c *bubbleConn) Read(p []byte) (int, error) {
 func (b *bubble) deafen() {
 	b.deaf.Store(true)
 	_ = b.ear.Load().Conn.Close()
+}
+
+// moveTo has connections lead to another server from now on, and ends all but the one
+// that subscribed last.
+func (b *bubble) moveTo(server *miniredis.Miniredis) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.server = server
+	for _, c := range b.conns {
+		if c != b.ear.Load() {
+			_ = c.Conn.Close()
+		}
+	}
 }
 
 func (c *bubbleConn) Close() error {
