@@ -15,10 +15,15 @@ import (
 type contest struct {
 	freeAt  []time.Time // when each node's key is free, as far as is known; zero: unknown
 	freedAt []time.Time // when an event last said so of a node
-	hears   []bool      // events of the key arrive from the node
-	again   bool        // they have begun to during a vote
+	hears   []bool      // the key's events are subscribed to at the node
+	again   bool        // they have begun to arrive during a vote
 
-	window  time.Duration // what the random delays are drawn from
+	polls  bool      // too few events arrive here to hear of a release
+	polled bool      // the same goes for somebody who waits, here or elsewhere
+	holder string    // whose value a majority had when that was last known
+	since  time.Time // when it was first seen there
+
+	window  time.Duration // what the random delays are drawn from, or more: see spread
 	rivalAt time.Time     // when somebody else was last known to want the key
 	yield   time.Time     // the others come first until then
 }
@@ -38,6 +43,11 @@ const (
 	// rivalMemory is how long others are thought to want the key after they were last
 	// seen to: they try once a second at least.
 	rivalMemory = 2500 * time.Millisecond
+
+	// minPoll and maxPoll bound how often who hears of no release asks for the key, on
+	// average.
+	minPoll = 10 * time.Millisecond
+	maxPoll = 100 * time.Millisecond
 
 	// maxTrySplits is after how many votes that nobody has won TryLock gives up.
 	maxTrySplits = 3
@@ -123,14 +133,46 @@ func (m *LockManager) vacated(l *Lock) {
 	now := time.Now()
 	if c := ln.contest; c != nil && now.Sub(c.rivalAt) < rivalMemory {
 		ln.contended = now
-		c.yield = now.Add(c.window + c.delay())
+		c.yield = now.Add(c.spread(now) + c.delay(now))
 	}
 	m.compete(ln, ln.turn(now))
 	m.tidy(ln, now)
 }
 
+// pollEvery is how often who hears of no release asks for the key. The longer it has
+// been taken, the less often: what is lost between a release and the next time is a
+// fraction of how long it was held, and so is what it costs to ask. All managers come
+// to about the same, as all saw the holder come.
+func (c *contest) pollEvery(now time.Time) time.Duration {
+	return max(minPoll, min(now.Sub(c.since)/2, maxPoll))
+}
+
+// spread is what the random delays are drawn from. Where somebody polls, it is the
+// time from one of his tries to the next: so none of those who hear of a release at once
+// is more likely to come first than he is.
+func (c *contest) spread(now time.Time) time.Duration {
+	if c.polled {
+		return max(c.window, c.pollEvery(now))
+	}
+	return c.window
+}
+
 // delay returns a random delay before a try.
-func (c *contest) delay() time.Duration { return rand.N(c.window) }
+func (c *contest) delay(now time.Time) time.Duration { return rand.N(c.spread(now)) }
+
+// seen takes in who has the key, and whether somebody polls for it.
+func (c *contest) seen(holder string, v *vote, now time.Time) {
+	if c.holder != holder {
+		c.holder, c.since = holder, now
+	}
+	c.polled = slices.ContainsFunc(v.answers, func(a answer) bool { return a.polled })
+}
+
+// polls tells whether the line's first hears of no release, and has to ask for the key
+// every so often.
+func (m *LockManager) polls(ln *line) bool {
+	return ln.contest != nil && ln.contest.polls && ln.contest.heard(m) < m.quorum.majority
+}
 
 // elected: a majority of nodes has the lock's value, and its token.
 func (m *LockManager) elected(v *vote, now time.Time) {
@@ -143,6 +185,7 @@ func (m *LockManager) elected(v *vote, now time.Time) {
 		}
 	}
 	if c := ln.contest; c != nil {
+		c.seen(l.value, v, now)
 		c.window = max(c.window/2, minWindow)
 	}
 	validUntil := v.began.Add(l.ttl - m.drift(l.ttl))
@@ -178,7 +221,7 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 	}
 	b.rounds, b.known = 0, true
 	ln.contended = now
-	taken := v.winner(m.quorum.majority)
+	holder, taken := v.winner(m.quorum.majority)
 	if taken {
 		b.splits = 0
 	} else {
@@ -197,6 +240,9 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 	}
 	if !ln.watched && !l.try {
 		m.watch(ln)
+	}
+	if taken {
+		c.seen(holder, v, now)
 	}
 	m.retry(l, c.learn(m, v, now, taken))
 }
@@ -233,24 +279,24 @@ func (c *contest) learn(m *LockManager, v *vote, now time.Time, taken bool) time
 		return now.Add(rand.N(min(most, maxSplitWindow)))
 	}
 	c.window = max(c.window/2, minWindow)
-	// Without events a release is not noticed.
-	at := now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
-	if c.heard() >= m.quorum.majority {
-		at = now.Add(time.Second)
+	at := now.Add(time.Second)
+	if c.polls = c.heard(m) < m.quorum.majority; c.polls {
+		every := c.pollEvery(now)
+		at = now.Add(every/2 + rand.N(every))
 	}
 	if free := c.majorityFree(m.quorum.majority); !free.IsZero() && free.Before(at) {
 		if free.Before(now) {
 			free = now
 		}
-		at = free.Add(c.delay())
+		at = free.Add(c.delay(now))
 	}
 	return at
 }
 
 // heard returns from how many nodes events of the key arrive.
-func (c *contest) heard() (n int) {
-	for _, hears := range c.hears {
-		if hears {
+func (c *contest) heard(m *LockManager) (n int) {
+	for i, hears := range c.hears {
+		if hears && m.shards[i].events.on {
 			n++
 		}
 	}
@@ -304,7 +350,7 @@ func (e *events) watching(channel string) {
 	}
 	c := m.contestOf(ln)
 	c.hears[slices.Index(m.shards, e.s)] = true
-	if c.heard() != m.quorum.majority || ln.first == nil {
+	if c.heard(m) != m.quorum.majority || ln.first == nil {
 		return
 	}
 	if b := ln.first.ballot; b != nil && b.vote != nil {
@@ -335,10 +381,10 @@ func (e *events) freed(channel string) {
 	now := time.Now()
 	c, node := m.contestOf(ln), slices.Index(m.shards, e.s)
 	c.freeAt[node], c.freedAt[node] = now, now
-	if ln.first == nil || ln.lookAt.IsZero() || ln.lookAt.Sub(now) <= c.window {
-		return // voting, or about to
+	if ln.first == nil || ln.lookAt.IsZero() || ln.lookAt.Sub(now) <= c.spread(now) || c.yield.After(now) {
+		return // voting, or about to, or after the others
 	}
 	if free := c.majorityFree(m.quorum.majority); !free.IsZero() && !free.After(now) {
-		m.compete(ln, now.Add(c.delay()))
+		m.compete(ln, now.Add(c.delay(now)))
 	}
 }

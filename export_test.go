@@ -88,5 +88,5 @@ func (m *LockManager) Hears(key string) int {
 	if ln == nil || ln.contest == nil {
 		return 0
 	}
-	return ln.contest.heard()
+	return ln.contest.heard(m)
 }

@@ -26,6 +26,10 @@ const (
 	// a node of a quorum.
 	rivalKeys = reserved + "rival:"
 
+	// pollKeys, followed by the lock key, is there while a manager waits for it that
+	// hears of no release.
+	pollKeys = reserved + "poll:"
+
 	// grantChannel, followed by a manager's id, is the channel on which that
 	// manager hears that a waiter of its own has become the holder.
 	grantChannel = reserved + "grant:"

@@ -53,12 +53,11 @@ func (m *LockManager) unwatch(ln *line) {
 }
 
 func (e *events) watch(ln *line) {
-	if e.refused {
-		return
-	}
 	channel := e.s.keyspaceChannel(ln)
 	e.watched[channel] = ln
-	e.change(channel, true)
+	if !e.refusals.refused {
+		e.change(channel, true)
+	} // else askAgain will
 }
 
 func (e *events) unwatch(ln *line) {
@@ -71,6 +70,7 @@ func (e *events) unwatch(ln *line) {
 func (e *events) event(channel, name string, look bool) {
 	e.s.m.mu.Lock()
 	defer e.s.m.exit()
+	e.on = true
 	if e.s.m.quorum != nil {
 		if look {
 			e.freed(channel)
@@ -108,16 +108,109 @@ func (e *events) heardNoise(channel string, now time.Time) {
 	}
 }
 
-// note logs once that events are not to be counted on.
+// refusals is what a server has refused of keyspace events. It may come to permit them,
+// so it is asked again, ever more rarely: nothing that was refused once counts for ever.
+type refusals struct {
+	refused bool        // keyspace events may not be subscribed to at present
+	apart   bool        // ask for each channel by itself: not all may be forbidden
+	n       int         // how often in a row something was refused
+	at      time.Time   // when that was last so
+	timer   *time.Timer // runs askAgain; nil: nothing is refused
+}
+
+const (
+	// minAskAgain is how long after the first refusal the server is asked again. It
+	// doubles with each one that follows, up to maxAskAgain, and begins anew
+	// once none has come for twice as long as that.
+	minAskAgain = time.Second
+	maxAskAgain = 30 * time.Second
+)
+
+// add notes a refusal, and has f called when the server is to be asked again.
+func (r *refusals) add(now time.Time, f func()) {
+	if now.Sub(r.at) > 2*maxAskAgain {
+		r.n = 0
+	}
+	r.at = now
+	if r.timer == nil {
+		r.timer = time.AfterFunc(min(minAskAgain<<min(r.n, 10), maxAskAgain), f)
+		r.n++
+	}
+}
+
+// end forgets what was refused over a connection: over the next one everything is asked
+// for anyway.
+func (r *refusals) end() {
+	r.refused, r.apart = false, false
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+}
+
+// forbidden takes in that the keyspace events that were asked for over a connection may
+// not be subscribed to.
+func (e *events) forbidden(ps *redis.PubSub, err error) {
+	e.refuse(ps, "keyspace events may not be subscribed to", err, true)
+}
+
+// configured takes in what came of the attempt to see to the server's flags.
+func (e *events) configured(ps *redis.PubSub, err error) {
+	if err != nil {
+		e.refuse(ps, "keyspace events may be off", err, false)
+		return
+	}
+	e.s.m.mu.Lock()
+	defer e.s.m.mu.Unlock()
+	e.on = e.on || e.pubsub == ps
+}
+
+func (e *events) refuse(ps *redis.PubSub, text string, err error, subscribing bool) {
+	m := e.s.m
+	m.mu.Lock()
+	if e.pubsub == ps && !m.closed {
+		if subscribing {
+			e.refusals.refused, e.refusals.apart = true, true
+		}
+		e.refusals.add(time.Now(), func() { e.askAgain(ps) })
+	}
+	m.mu.Unlock()
+	m.note(text, err)
+}
+
+// askAgain asks for what was refused over the connection.
+func (e *events) askAgain(ps *redis.PubSub) {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.exit()
+	if e.pubsub != ps {
+		return // begin has asked for all
+	}
+	refused := e.refusals.refused
+	e.refusals.refused, e.refusals.timer = false, nil
+	e.checked = e.on
+	for channel := range e.watched {
+		e.change(channel, true)
+		if !refused {
+			break // one is enough to have the flags seen to
+		}
+	}
+}
+
+// note logs once for each text that events are not to be counted on.
 func (m *LockManager) note(text string, err error) {
 	m.mu.Lock()
-	noted := m.noted
-	m.noted = true
+	noted := m.noted[text]
+	m.noted[text] = true
 	m.mu.Unlock()
-	if !noted {
-		m.log.Info("redislock: "+text+
-			": keys freed by other programs are noticed when their time to live ends", "error", err)
+	if noted {
+		return
 	}
+	consequence := ": keys freed by other programs are noticed when their time to live ends"
+	if m.quorum != nil {
+		consequence = ": a key that others hold is asked for several times a second"
+	}
+	m.log.Info("redislock: "+text+consequence, "error", err)
 }
 
 // configure adds the flags for the events that the manager needs to those that

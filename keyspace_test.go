@@ -262,6 +262,45 @@ func TestKeyspaceEventsForbiddenByACL(t *testing.T) {
 	serve(t, l)
 }
 
+// What Redis has refused of keyspace events is asked for again: it may come to permit
+// them while callers wait, over the same connection. The log says so once.
+func TestKeyspaceEventsThatArePermittedLater(t *testing.T) {
+	server := redistest.Start(t)
+	rules := append([]string(nil), aclRules...)
+	rules[3] = "&__keyspace@0__:app:b"
+	client := aclClient(t, server, rules)
+	admin := server.Client(nil)
+	var log logBuffer
+	m := newManager(t, client, redislock.WithPrefix("app:"), redislock.WithLogger(log.logger()))
+	wait := func(key string) *redislock.Lock {
+		require.NoError(t, admin.Set(ctx, "app:"+key, "foreign", time.Hour).Err())
+		return m.Lock(ctx, key, time.Minute)
+	}
+	subscribed := func(key string) {
+		eventually(t, "subscribed to "+key, func() bool {
+			channel := "__keyspace@0__:app:" + key
+			return admin.PubSubNumSub(ctx, channel).Val()[channel] == 1
+		})
+	}
+	refusals := func() int { return strings.Count(log.String(), "may not be subscribed to") }
+	a := wait("a")
+	eventually(t, "the refusal is logged", func() bool { return refusals() > 0 })
+	b := wait("b")
+	subscribed("b") // although that of a is refused once more along with it
+
+	require.NoError(t, admin.Do(ctx, "acl", "setuser", "locker", "&__keyspace@*__:app:*", "+config").Err())
+	subscribed("a")
+	eventually(t, "the flags are seen to", func() bool {
+		flags := admin.ConfigGet(ctx, "notify-keyspace-events").Val()["notify-keyspace-events"]
+		return redislock.MissingFlags(flags) == ""
+	})
+	require.NoError(t, admin.Del(ctx, "app:a", "app:b").Err())
+	serve(t, a)
+	serve(t, b)
+	require.Equal(t, 1, refusals(), log.String())
+	require.Equal(t, 1, strings.Count(log.String(), "events may be off"), log.String())
+}
+
 func TestWaitingIsAnErrorWhereSubscribingIsForbidden(t *testing.T) {
 	server := redistest.Start(t)
 	rules := append([]string(nil), aclRules...)

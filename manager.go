@@ -37,9 +37,9 @@ type LockManager struct {
 	drained  bool // Close has sent what was left: who has more to send does it himself
 	closeErr error
 	seq      uint64
-	noted    bool      // the log has said that events are off
-	topology *topology // nil without a cluster
-	quorum   *quorum   // nil without a quorum
+	noted    map[string]bool // what the log has said of events that are off
+	topology *topology       // nil without a cluster
+	quorum   *quorum         // nil without a quorum
 	shards   []*shard
 	slots    map[uint16]*slot
 	touched  []*shard            // exit has to look after them
@@ -76,6 +76,7 @@ func newManager() *LockManager {
 		slots:     make(map[uint16]*slot),
 		tickets:   make(map[uint64]*Lock),
 		named:     make(map[[2]string]*Lock),
+		noted:     make(map[string]bool),
 	}
 }
 

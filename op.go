@@ -130,13 +130,16 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 		}
 		args = append(probeScript.appendCall(args, have), 1, sl.probe, sl.channel, count)
 	case opVote:
-		waits := any("")
+		waits, polls := any(""), any("")
 		if !l.try {
 			waits = manager
+			if l.manager.polls(l.line) {
+				polls = 1
+			}
 		}
 		args = voteScript.appendCall(args, have)
-		args = append(args, 3, l.line.lockArg, l.line.slot.fence, rivalKeys+l.key,
-			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits)
+		args = append(args, 4, l.line.lockArg, l.line.slot.fence, rivalKeys+l.key, pollKeys+l.key,
+			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits, polls)
 	case opConfirm:
 		args = confirmScript.appendCall(args, have)
 		args = append(args, 2, l.line.lockArg, l.line.slot.fence, o.value, o.vote.token)

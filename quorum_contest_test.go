@@ -2,13 +2,19 @@ package redislock_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
@@ -194,7 +200,7 @@ func TestQuorumLostFenceBeginsAtTheClock(t *testing.T) {
 		if c.fence != 0 {
 			require.NoError(t, client.Set(ctx, redislock.FenceKey, at(c.fence), 0).Err())
 		}
-		reply, err := vote.Run(ctx, client, []string{"key", redislock.FenceKey, "rival"}, "value", 1000, at(c.proposed), 0, "").Slice()
+		reply, err := vote.Run(ctx, client, []string{"key", redislock.FenceKey, "rival", "poll"}, "value", 1000, at(c.proposed), 0, "", "").Slice()
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, reply[3], at(c.least), c)
 		if c.least < 0 {
@@ -328,4 +334,186 @@ func TestQuorumWaitersAreNoHerd(t *testing.T) {
 	t.Logf("a release and the next acquisition: %.0f commands", each)
 	require.Less(t, each, float64(40+managers*3*5*3/2), "each manager votes about once")
 	require.NoError(t, holder.Unlock())
+}
+
+// A manager that hears of no release gets as many locks as each of those that do,
+// however long they are held: in fake time, where nothing but the random delays
+// decides.
+func TestQuorumWhoHearsOfNoReleaseHasItsShare(t *testing.T) {
+	off := redislock.WithKeyspaceEvents(redislock.KeyspaceOff)
+	for name, c := range map[string]struct {
+		hold time.Duration
+		deaf int // of four managers
+	}{
+		"not held":          {0, 1},
+		"held for a while":  {20 * time.Millisecond, 1},
+		"held for long":     {300 * time.Millisecond, 1},
+		"most hear of none": {20 * time.Millisecond, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const managers, locks = 4, 200
+			synctest.Test(t, func(t *testing.T) {
+				ns := startBubbleNodes(t)
+				defer ns.close()
+				counts := make([]int, managers)
+				total := 0
+				var mu sync.Mutex
+				var wg sync.WaitGroup
+				for i := range managers {
+					var opts []redislock.Option
+					if i < c.deaf {
+						opts = append(opts, off)
+					}
+					m := ns.manager(opts...)
+					for range 2 {
+						wg.Go(func() {
+							for {
+								l := m.Lock(ctx, "key", time.Minute)
+								if !assert.NoError(t, l.Wait().Err) {
+									return
+								}
+								time.Sleep(c.hold)
+								mu.Lock()
+								counts[i]++
+								total++
+								done := total >= locks
+								mu.Unlock()
+								if !assert.NoError(t, l.Unlock()) || done {
+									return
+								}
+							}
+						})
+					}
+				}
+				wg.Wait()
+				t.Log(counts)
+				for i, n := range counts {
+					// The mean is 50. By chance alone nobody comes so far below it, not once in
+					// a billion runs.
+					assert.Greater(t, n, locks/managers/4, "manager %d", i)
+				}
+			})
+		})
+	}
+}
+
+// A manager whose channels were forbidden for a while hears of releases afterwards.
+func TestQuorumHearsEventsThatArePermittedLater(t *testing.T) {
+	ns := startNodes(t, 3)
+	for _, c := range ns.direct {
+		require.NoError(t, c.Do(ctx, "acl", "setuser", "locker", "on", ">secret", "~*", "+@all", "resetchannels").Err())
+	}
+	var log logBuffer
+	m := newQuorum(t, ns.clients(func(_ int, o *redis.Options) {
+		o.Username, o.Password = "locker", "secret"
+	}), redislock.WithLogger(log.logger()))
+	ns.set("key", "foreign", time.Hour, 0, 1, 2)
+	l := m.Lock(ctx, "key", time.Minute)
+	refusals := func() int { return strings.Count(log.String(), "may not be subscribed to") }
+	eventually(t, "the refusal is logged", func() bool { return refusals() > 0 })
+	require.Zero(t, m.Hears("key"))
+	for _, c := range ns.direct {
+		require.NoError(t, c.Do(ctx, "acl", "setuser", "locker", "allchannels").Err())
+	}
+	eventually(t, "events are heard", func() bool { return m.Hears("key") == 3 })
+	for _, c := range ns.direct {
+		require.NoError(t, c.Del(ctx, "key").Err())
+	}
+	serve(t, l)
+	require.Equal(t, 1, refusals(), log.String())
+}
+
+// Where nobody knows whether the flags are on, the first event tells, not that one may
+// subscribe: else whoever hears nothing would ask once a second and wait for events.
+func TestQuorumBelievesInEventsThatHaveCome(t *testing.T) {
+	ns := startNodes(t, 3)
+	for _, c := range ns.direct {
+		require.NoError(t, c.Do(ctx, "acl", "setuser", "locker", "on", ">secret", "~*", "&*", "+@all", "-config").Err())
+	}
+	m := newQuorum(t, ns.clients(func(_ int, o *redis.Options) { o.Username, o.Password = "locker", "secret" }))
+	ns.set("key", "foreign", time.Hour, 0, 1, 2)
+	l := m.Lock(ctx, "key", time.Minute)
+	for _, c := range ns.direct {
+		eventually(t, "subscribed", func() bool { return c.PubSubNumSub(ctx, "__keyspace@0__:key").Val()["__keyspace@0__:key"] == 1 })
+	}
+	require.Zero(t, m.Hears("key"))
+	for i, c := range ns.direct {
+		require.NoError(t, c.ConfigSet(ctx, "notify-keyspace-events", "KEA").Err())
+		eventually(t, "an event has come", func() bool {
+			require.NoError(t, c.PExpire(ctx, "key", time.Hour).Err())
+			return m.Hears("key") == i+1
+		})
+		require.NoError(t, c.Del(ctx, "key").Err())
+	}
+	serve(t, l)
+}
+
+// bubbleNodes are the nodes of a quorum in fake time. A request takes 0.2 ms there and
+// 0.2 ms back.
+type bubbleNodes struct {
+	t        *testing.T
+	servers  [3]*miniredis.Miniredis
+	clients  []*redis.Client
+	managers []*redislock.LockManager
+}
+
+func startBubbleNodes(t *testing.T) *bubbleNodes {
+	ns := &bubbleNodes{t: t}
+	for i := range ns.servers {
+		ns.servers[i] = miniredis.NewMiniRedis()
+		ns.servers[i].ClockTTL(true)
+	}
+	return ns
+}
+
+// manager returns one with clients of its own. miniredis has no keyspace events: who
+// releases a key has them sent.
+func (ns *bubbleNodes) manager(opts ...redislock.Option) *redislock.LockManager {
+	text := redislock.ScriptText("release.lua")
+	sha := redis.NewScript(text).Hash()
+	var all []redis.UniversalClient
+	for i, server := range ns.servers {
+		b := &bubble{server: server}
+		c := redis.NewClient(&redis.Options{
+			Addr: fmt.Sprintf("127.0.0.1:%d", i+1),
+			Dialer: func(context.Context, string, string) (net.Conn, error) {
+				conn, err := server.Dial()
+				if err != nil {
+					return nil, err
+				}
+				return newBubbleConn(conn, b), nil
+			},
+		})
+		c.AddHook(pipelineHook(func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+			time.Sleep(200 * time.Microsecond)
+			err := next(ctx, cmds)
+			for _, cmd := range cmds {
+				args := cmd.Args()
+				if script, ok := cmd.(interface{ Val() any }); ok && len(args) > 3 &&
+					(args[1] == text || args[1] == sha) && script.Val() == int64(1) {
+					server.Publish(fmt.Sprintf("__keyspace@0__:%v", args[3]), "del")
+				}
+			}
+			time.Sleep(200 * time.Microsecond)
+			return err
+		}))
+		ns.clients = append(ns.clients, c)
+		all = append(all, c)
+	}
+	m, err := redislock.NewQuorumManager(all, opts...)
+	require.NoError(ns.t, err)
+	ns.managers = append(ns.managers, m)
+	return m
+}
+
+func (ns *bubbleNodes) close() {
+	for _, m := range ns.managers {
+		assert.NoError(ns.t, m.Close())
+	}
+	for _, c := range ns.clients {
+		assert.NoError(ns.t, c.Close())
+	}
+	for _, s := range ns.servers {
+		s.Close()
+	}
 }

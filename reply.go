@@ -116,6 +116,7 @@ type voteReply struct {
 	rival  string // yes
 	lease  time.Duration
 	holder string
+	polled bool          // yes or no: see vote.lua
 	uptime time.Duration // none: too short
 }
 
@@ -125,9 +126,9 @@ func decodeVote(v any) (r voteReply, err error) {
 	r.server = f.time(1)
 	switch kind {
 	case 0:
-		r.verdict, r.lease, r.holder = no, f.milliseconds(3), f.string(4)
+		r.verdict, r.lease, r.holder, r.polled = no, f.milliseconds(3), f.string(4), f.int(5) == 1
 	case 1:
-		r.verdict, r.token, r.rival = yes, f.int(3), f.string(4)
+		r.verdict, r.token, r.rival, r.polled = yes, f.int(3), f.string(4), f.int(5) == 1
 	case 2:
 		r.verdict, r.uptime = none, f.milliseconds(3)*1000
 	default:

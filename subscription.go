@@ -33,8 +33,10 @@ type events struct {
 	changed map[string]bool  // channels to subscribe to or, if false, to leave
 	syncing bool             // a goroutine carries out the changes
 	checked bool             // the server's flags were seen to on this connection
-	refused bool             // keyspace events may not be subscribed to
+	on      bool             // and are there, or an event has come over it
 	doubted bool             // slots are to be probed with the next answer
+
+	refusals refusals
 }
 
 const (
@@ -145,17 +147,16 @@ func (e *events) sync() {
 		clear(e.changed)
 		check := !e.checked && len(c.watch) > 0
 		e.checked = e.checked || check
+		apart := e.refusals.apart
 		m.mu.Unlock()
 
 		ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
 		err := c.grants(ctx, ps, m.topology != nil)
 		if check && err == nil {
-			if err := m.configure(ctx, e.s.node); err != nil {
-				m.note("keyspace events may be off", err)
-			}
+			e.configured(ps, m.configure(ctx, e.s.node))
 		}
 		if err == nil {
-			err = c.keyspace(ctx, ps)
+			err = c.keyspace(ctx, ps, apart)
 		}
 		cancel()
 		if err != nil {
@@ -201,10 +202,15 @@ func (c *changes) grants(ctx context.Context, ps *redis.PubSub, sharded bool) er
 	return nil
 }
 
-// keyspace carries out what concerns keyspace events.
-func (c *changes) keyspace(ctx context.Context, ps *redis.PubSub) error {
-	if len(c.watch) > 0 {
-		if err := ps.Subscribe(ctx, c.watch...); err != nil {
+// keyspace carries out what concerns keyspace events. Apart, one that is forbidden
+// keeps none from the others.
+func (c *changes) keyspace(ctx context.Context, ps *redis.PubSub, apart bool) error {
+	watch := slices.Chunk(c.watch, max(1, len(c.watch)))
+	if apart {
+		watch = slices.Chunk(c.watch, 1)
+	}
+	for channels := range watch {
+		if err := ps.Subscribe(ctx, channels...); err != nil {
 			return err
 		}
 	}
@@ -297,6 +303,8 @@ func (e *events) interrupted(err error, first bool) {
 	for _, sl := range e.slots {
 		sl.ready = false
 	}
+	e.on = false
+	e.refusals.end()
 	if m.quorum != nil {
 		e.deaf()
 	}
@@ -360,10 +368,7 @@ func (e *events) receive(ps *redis.PubSub) error {
 			// The grant channel was allowed, so this is about keyspace events. A quorum
 			// has no grants.
 			up = true
-			m.mu.Lock()
-			e.refused = true
-			m.mu.Unlock()
-			m.note("keyspace events may not be subscribed to", err)
+			e.forbidden(ps, err)
 			continue
 		default:
 			return err

@@ -32,6 +32,7 @@ type answer struct {
 	lease   time.Duration // no; yes to an extension: what the key has left
 	holder  string        // no: whose value the key has
 	rival   string        // yes: see vote.lua
+	polled  bool          // yes or no: see vote.lua
 	err     error         // none: why
 }
 
@@ -143,7 +144,7 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	} else {
 		st.trace = o.uncertain
 	}
-	v.answers[o.node] = answer{r.verdict, r.token, r.lease, r.holder, r.rival, err}
+	v.answers[o.node] = answer{r.verdict, r.token, r.lease, r.holder, r.rival, r.polled, err}
 	if err != nil {
 		v.answers[o.node].verdict = none
 	}
@@ -197,7 +198,7 @@ func (m *LockManager) count(v *vote, now time.Time) {
 		m.concede(v)
 	}
 	// What is still to come tells when it is worth to try again.
-	if v.lost && (undecided == 0 || v.winner(m.quorum.majority)) {
+	if _, taken := v.winner(m.quorum.majority); v.lost && (undecided == 0 || taken) {
 		v.decide()
 		v.timer.Stop()
 		m.outvoted(v, now)
@@ -230,8 +231,8 @@ func (m *LockManager) reinforce(v *vote) {
 	})
 }
 
-// winner tells whether another has a majority.
-func (v *vote) winner(majority int) bool {
+// winner tells whether another has a majority, and whose value that is.
+func (v *vote) winner(majority int) (holder string, taken bool) {
 	for _, a := range v.answers {
 		count := 0
 		for _, b := range v.answers {
@@ -240,10 +241,10 @@ func (v *vote) winner(majority int) bool {
 			}
 		}
 		if count >= majority {
-			return true
+			return a.holder, true
 		}
 	}
-	return false
+	return "", false
 }
 
 // concede gives back at once what a lost vote has got so far.

@@ -57,9 +57,9 @@ func (q *stillQuorum) answer(node int, o *op, reply any) {
 	q.complete(o, q.shards[node], nil, time.Now())
 }
 
-func votes(token int64) any { return []any{int64(1), "1795315007", "927870", token, ""} }
+func votes(token int64) any { return []any{int64(1), "1795315007", "927870", token, "", int64(0)} }
 
-var refuses any = []any{int64(0), "1795315007", "927870", int64(60000), "another"}
+var refuses any = []any{int64(0), "1795315007", "927870", int64(60000), "another", int64(0)}
 
 // While a majority is to confirm the token, a vote that comes late and is above it
 // is none: if a key was lost meanwhile, another may have had the lock with a token
@@ -125,4 +125,29 @@ func TestNodeThatMayNotVoteIsCleanedUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// After a release a manager stands back for others that wait, also when the events of
+// its own release come.
+func TestQuorumStandsBackAfterItsOwnRelease(t *testing.T) {
+	q := newStillQuorum(t)
+	for node := range 3 {
+		q.answer(node, q.next(node), votes(5))
+	}
+	require.Equal(t, held, q.lock.state)
+	q.mu.Unlock()
+	next := q.Lock(context.Background(), "key", time.Minute)
+	q.mu.Lock()
+	ln := next.line
+	c := q.contestOf(ln)
+	c.rivalAt, c.window = time.Now(), time.Hour
+	for _, s := range q.shards {
+		s.events.watched[s.keyspaceChannel(ln)] = ln
+	}
+	q.end(q.lock)
+	for _, s := range q.shards {
+		s.events.freed(s.keyspaceChannel(ln))
+		require.Equal(t, c.yield, ln.lookAt)
+	}
+	require.NotZero(t, ln.lookAt)
 }
