@@ -247,7 +247,7 @@ func (m *LockManager) taken(l *Lock, now time.Time) {
 	case l.try:
 		m.abandon(l, ErrNotAcquired)
 	default:
-		ln.unsent = append([]*Lock{l}, ln.unsent...) // it came before those held back
+		ln.unsent = l // it came before those held back
 		if m.opts.maxQueue > 0 && ln.length > m.opts.maxQueue {
 			m.abandon(ln.last, ErrQueueFull)
 		}

@@ -90,13 +90,11 @@ func (m *LockManager) withdraw(l *Lock, node int) {
 
 // withdraw takes an op out of what is to be sent, and tells whether it was there.
 func (s *sender) withdraw(o *op) bool {
-	for _, ops := range []*[]*op{&s.pending, &s.refused} {
-		if i := slices.Index(*ops, o); i >= 0 {
-			*ops = slices.Delete(*ops, i, i+1)
-			return true
-		}
+	if o.list != &s.pending && o.list != &s.refused {
+		return false
 	}
-	return false
+	o.list.remove(o)
+	return true
 }
 
 // takeBack releases whatever any node has of the lock or may have, those that have

@@ -10,9 +10,14 @@ import (
 
 // What goes out together, and how much of it at most.
 const (
-	// maxExtends is how many extensions go out together. All that a manager has to
-	// renew at a time may be more than is answered before the batch counts as
-	// stalled; and others have to wait for it.
+	// maxBatch is how many requests go out together. As the manager's mutex is held
+	// while a batch is put together, and while its answers are taken in, this bounds
+	// how long everybody else has to wait for it, however much there is to send.
+	maxBatch = 1000
+
+	// maxExtends is how many extensions go out together, beside the others. All that a
+	// manager has to renew at a time may be more than is answered before the batch
+	// counts as stalled; and others have to wait for it.
 	maxExtends = 500
 
 	// maxVotes is how many requests go out together to a node of a quorum, which has
@@ -34,6 +39,8 @@ const (
 
 // A batch is what is sent as one pipeline.
 type batch struct {
+	number uint64 // of the manager's batches, from 1
+
 	ops  []*op
 	cmds []redis.Cmder
 	args []any // of all commands, in one piece of memory
@@ -41,9 +48,13 @@ type batch struct {
 	began   time.Time
 	raises  []*raise // one for each fence that claims of the batch need it for
 	draws   []*draw
-	follow  bool    // has an op that has to follow a redirection
-	rescued bool    // its ops were sent again
-	wait    command // WAIT for replicas, if they matter to what the batch writes
+	follow  bool // has an op that has to follow a redirection
+	rescued bool // its ops were sent again
+
+	freed  map[string]bool // the keys that it releases, if it was full
+	behind []*op           // acquires of those that were to be sent after it: see overtakes
+
+	wait command // WAIT for replicas, if they matter to what the batch writes
 }
 
 // A raise is a call of raise.lua, ahead of the claims that draw from the fence.
@@ -61,18 +72,25 @@ type draw struct {
 	cmd  command
 }
 
-// takeBatch makes a batch of all that is pending, but for extensions that are too
-// many. The caller holds m.mu.
+// takeBatch makes a batch of what is to be sent, or of as much of it as one may
+// have. It returns nil if there is nothing, or nothing that may go now. The caller
+// holds m.mu.
 func (s *shard) takeBatch() *batch {
-	b := &batch{began: time.Now()}
-	b.ops, s.pending = s.pending, nil
-	if s.m.quorum != nil && !s.m.closed && len(b.ops) > maxVotes {
-		b.ops, s.pending = b.ops[:maxVotes:maxVotes], b.ops[maxVotes:]
+	b := &batch{began: time.Now(), ops: s.takeOps()}
+	if len(b.ops) == 0 {
+		return nil
 	}
-	if len(b.ops) > maxExtends {
-		b.ops, s.pending = divide(b.ops)
+	if s.pending.length > 0 && s.m.quorum == nil {
+		b.freed = make(map[string]bool)
+		for _, o := range b.ops {
+			if o.kind == opRelease {
+				b.freed[o.lock.key] = true
+			}
+		}
 	}
 	s.inFlight = append(s.inFlight, b)
+	s.m.batches++
+	b.number = s.m.batches
 	b.follow = slices.ContainsFunc(b.ops, func(o *op) bool { return o.follow })
 	b.cmds = make([]redis.Cmder, 0, len(b.ops)+4)
 	b.args = make([]any, 0, argsOf(b.ops))
@@ -133,15 +151,81 @@ func (b *batch) add(args []any) command {
 	return cmd
 }
 
+// takeOps takes the next ops out of what is to be sent: extensions first, as no
+// lease should end behind what thousands of others ask for.
+func (s *shard) takeOps() []*op {
+	limit := maxBatch
+	switch {
+	case s.m.closed && s.failures > 0:
+		limit = s.pending.length // Close does not wait for such a server again and again
+	case s.m.quorum != nil && !s.m.closed:
+		limit = maxVotes
+	}
+	ops := make([]*op, 0, min(s.extends.length, maxExtends)+min(s.pending.length, limit))
+	for s.extends.length > 0 && len(ops) < maxExtends {
+		ops = append(ops, s.extends.pop())
+	}
+	limit += len(ops)
+	for s.pending.length > 0 && len(ops) < limit {
+		o := s.pending.pop()
+		if b := s.overtakes(o); b != nil {
+			b.behind = append(b.behind, o)
+		} else {
+			ops = append(ops, o)
+		}
+	}
+	s.urgent = s.urgent && s.backlog() > 0
+	return ops
+}
+
+// overtakes returns the batch, if there is one, behind which an acquire has to wait:
+// it is under way, was full, and has a release of the key, which was to be sent
+// before. Whoever counted on that would find the key taken, if this were sent over
+// another connection meanwhile. Nobody waits for a batch that has stalled.
+func (s *sender) overtakes(o *op) *batch {
+	if !o.acquires() {
+		return nil
+	}
+	for _, b := range s.inFlight {
+		if b.freed[o.lock.key] && !b.rescued {
+			return b
+		}
+	}
+	return nil
+}
+
+// submitBehind submits what has waited behind the batch.
+func (b *batch) submitBehind(m *LockManager) {
+	for _, o := range b.behind {
+		m.submit(o)
+	}
+	b.behind = nil
+}
+
+// A share is where a batch has what it does for the keys of a slot: indices, or -1.
+// It is the slot's, and counts for one batch.
+type share struct {
+	of                 uint64 // the batch's number
+	frees, raise, draw int
+}
+
+// shareOf returns the batch's share for a slot.
+func (b *batch) shareOf(sl *slot) *share {
+	if sl.share.of != b.number {
+		sl.share = share{b.number, -1, -1, -1}
+	}
+	return &sl.share
+}
+
 // drawFor has a token drawn for a claim.
 func (b *batch) drawFor(o *op) {
 	sl := o.lock.line.slot
-	at := slices.IndexFunc(b.draws, func(d *draw) bool { return d.slot == sl && d.n < maxDraws })
-	if at < 0 {
-		at = len(b.draws)
+	at := &b.shareOf(sl).draw
+	if *at < 0 || b.draws[*at].n == maxDraws {
+		*at = len(b.draws)
 		b.draws = append(b.draws, &draw{slot: sl})
 	}
-	o.draw = b.draws[at]
+	o.draw = b.draws[*at]
 	o.draw.n++
 	o.place = o.draw.n
 }
@@ -156,15 +240,13 @@ func (s *shard) freeTogether(b *batch) {
 		if !o.simple {
 			continue
 		}
-		at := slices.IndexFunc(calls, func(ops []*op) bool {
-			return ops[0].lock.line.slot == o.lock.line.slot && len(ops) < maxFrees
-		})
-		if at < 0 {
-			at = len(calls)
+		at := &b.shareOf(o.lock.line.slot).frees
+		if *at < 0 || len(calls[*at]) == maxFrees {
+			*at = len(calls)
 			calls = append(calls, nil)
 		}
-		calls[at] = append(calls[at], o)
-		o.place = len(calls[at])
+		calls[*at] = append(calls[*at], o)
+		o.place = len(calls[*at])
 	}
 	for _, ops := range calls {
 		cmd := b.add(appendFree(b.args, ops, s.scriptsAt(b)))
@@ -190,32 +272,15 @@ func (s *shard) raiseFence(b *batch, o *op) {
 	if b.began.Sub(sl.raised) <= fenceAge {
 		return
 	}
-	for _, r := range b.raises {
-		if r.slot == sl {
-			o.raise = r
-			return
-		}
+	at := &b.shareOf(sl).raise
+	if *at < 0 {
+		*at = len(b.raises)
+		b.raises = append(b.raises, &raise{
+			slot: sl, floor: sl.floor,
+			cmd: b.add(append(raiseScript.appendCall(b.args, s.scriptsAt(b)), 1, sl.fence)),
+		})
 	}
-	o.raise = &raise{
-		slot: sl, floor: sl.floor,
-		cmd: b.add(append(raiseScript.appendCall(b.args, s.scriptsAt(b)), 1, sl.fence)),
-	}
-	b.raises = append(b.raises, o.raise)
-}
-
-// divide leaves all extensions beyond maxExtends for later.
-func divide(ops []*op) (now, later []*op) {
-	extends := 0
-	for _, o := range ops {
-		if o.kind == opExtend {
-			if extends++; extends > maxExtends {
-				later = append(later, o)
-				continue
-			}
-		}
-		now = append(now, o)
-	}
-	return now, later
+	o.raise = b.raises[*at]
 }
 
 // fenceRaised takes in the answer of raise.lua.

@@ -26,7 +26,7 @@ func (m *LockManager) Idle() bool {
 	waiters := 0
 	m.allLines(func(ln *line) { waiters += ln.length + ln.acquiring })
 	for _, s := range m.shards {
-		waiters += len(s.pending) + len(s.inFlight)
+		waiters += s.backlog() + len(s.inFlight)
 	}
 	return waiters == 0 && len(m.tickets) == 0 && len(m.named) == 0 && len(m.renewals.due) == 0
 }
@@ -72,7 +72,7 @@ func (m *LockManager) Requests() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.shards {
-		n += len(s.pending) + len(s.refused)
+		n += s.backlog() + s.refused.length
 		for _, b := range s.inFlight {
 			n += len(b.ops)
 		}

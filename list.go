@@ -38,3 +38,59 @@ func (q *list) remove(l *Lock) {
 	l.prev, l.next, l.list = nil, nil, nil
 	q.length--
 }
+
+// An opList holds ops in the order in which they are to be sent. An op is in one at
+// most. Guarded by the manager's mutex.
+type opList struct {
+	first, last *op
+	length      int
+}
+
+// push puts an op at the end.
+func (q *opList) push(o *op) {
+	o.list = q
+	o.prev = q.last
+	if q.last == nil {
+		q.first = o
+	} else {
+		q.last.next = o
+	}
+	q.last = o
+	q.length++
+}
+
+// pushFirst puts an op at the front.
+func (q *opList) pushFirst(o *op) {
+	o.list = q
+	o.next = q.first
+	if q.first == nil {
+		q.last = o
+	} else {
+		q.first.prev = o
+	}
+	q.first = o
+	q.length++
+}
+
+// remove takes an op out, wherever it stands.
+func (q *opList) remove(o *op) {
+	if o.prev == nil {
+		q.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		q.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	o.prev, o.next, o.list = nil, nil, nil
+	q.length--
+}
+
+// pop takes out the first op. There has to be one.
+func (q *opList) pop() *op {
+	o := q.first
+	q.remove(o)
+	return o
+}

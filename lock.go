@@ -317,6 +317,9 @@ func (m *LockManager) leaveLine(l *Lock, now time.Time) {
 	if m.quorum != nil {
 		m.moveUp(l)
 	}
+	if l.line.unsent == l {
+		l.line.unsent = l.next
+	}
 	l.line.remove(l)
 	m.tidy(l.line, now)
 }

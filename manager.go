@@ -33,8 +33,9 @@ type LockManager struct {
 	closeDone chan struct{}  // closed when Close is done
 
 	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
-	closed   bool
-	drained  bool // Close has sent what was left: who has more to send does it himself
+	closing  bool       // Close has begun: nobody is let in any more
+	closed   bool       // it has turned all who waited away
+	drained  bool       // Close has sent what was left: who has more to send does it himself
 	closeErr error
 	seq      uint64
 	noted    map[string]bool // what the log has said of events that are off
@@ -44,6 +45,7 @@ type LockManager struct {
 	slots    map[uint16]*slot
 	touched  []*shard            // exit has to look after them
 	later    []func()            // to be run once the mutex is free: logging
+	batches  uint64              // how many were made
 	tickets  map[uint64]*Lock    // by seq: those that may stand in a queue in Redis, until gone
 	named    map[[2]string]*Lock // by key and value: those with a value of the caller's, until gone
 	renewals renewals
@@ -240,17 +242,14 @@ func (l *Lock) onLoss(cancel context.CancelCauseFunc) {
 // by itself when it is their turn.
 func (m *LockManager) Close() error {
 	m.mu.Lock()
-	if m.closed {
+	if m.closing {
 		m.mu.Unlock()
 		<-m.closeDone
 		return nil
 	}
 	defer close(m.closeDone)
-	m.allLines(func(ln *line) {
-		for ln.first != nil {
-			m.abandon(ln.first, ErrClosed)
-		}
-	})
+	m.closing = true
+	m.turnAway()
 	m.closed = true
 	for _, s := range m.shards {
 		close(s.work)
@@ -283,6 +282,23 @@ func (m *LockManager) Close() error {
 	return nil
 }
 
+// turnAway fails all who wait, a number at a time: others have something to do
+// meanwhile. The caller holds m.mu, and has seen to it that nobody comes in.
+func (m *LockManager) turnAway() {
+	var lines []*line
+	m.allLines(func(ln *line) { lines = append(lines, ln) })
+	n := 0
+	for _, ln := range lines {
+		for ln.first != nil {
+			m.abandon(ln.first, ErrClosed)
+			if n++; n%maxBatch == 0 {
+				m.exit()
+				m.mu.Lock()
+			}
+		}
+	}
+}
+
 // drain sends what is left, now that the senders have ended.
 func (m *LockManager) drain() {
 	for {
@@ -293,7 +309,7 @@ func (m *LockManager) drain() {
 			s.sendRefused()
 		}
 		for _, s := range m.shards {
-			if len(s.pending) > 0 {
+			if s.backlog() > 0 {
 				idle = false
 				b := s.takeBatch()
 				senders.Go(func() { s.sendAll(b) })
@@ -354,7 +370,9 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	} else if l.try {
 		m.sendAcquire(&op{kind: opAcquire, lock: l})
 	} else {
-		l.line.unsent = append(l.line.unsent, l)
+		if l.line.unsent == nil {
+			l.line.unsent = l
+		}
 		m.pump(l.line, l.began)
 	}
 	return l
@@ -362,7 +380,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 
 // admit gives the lock its place in the line here, unless it may not have one.
 func (m *LockManager) admit(l *Lock) error {
-	if m.closed {
+	if m.closing {
 		return ErrClosed
 	}
 	if ln := m.slotOf(l.key).lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {

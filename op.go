@@ -26,13 +26,16 @@ const (
 // again after a lost reply. An op belongs to its sender from submit until
 // complete.
 type op struct {
-	kind opKind
-	lock *Lock
+	kind   opKind
+	simple bool // opRelease: nobody is known to wait, free.lua may do
+	join   bool // opAcquire: wait in the line
+	look   bool // opAcquire: looks after the line, for all who wait here
+	rejoin bool // opAcquire: part of a rejoin
 
-	simple bool          // opRelease: nobody is known to wait, free.lua may do
-	join   bool          // opAcquire: wait in the line
-	look   bool          // opAcquire: looks after the line, for all who wait here
-	rejoin bool          // opAcquire: part of a rejoin
+	lock       *Lock
+	list       *opList // it stands in: what its sender has not sent yet; nil: sent
+	prev, next *op
+
 	ttl    time.Duration // opExtend
 	answer chan error    // opExtend by a caller: buffered, gets the outcome
 	copies *copies       // shared with those that rescue has made; but of opExtends nil if there are none

@@ -1,7 +1,6 @@
 package redislock
 
 import (
-	"slices"
 	"time"
 )
 
@@ -13,6 +12,7 @@ import (
 //   - at most one batch of acquires of a line is under way, and newcomers are
 //     held back until it is answered, so that they join in the order in which
 //     they called;
+//   - those who were not yet sent are the last in the line here;
 //   - a line with waiters has lookAt set, or an acquire for one of them under
 //     way: no wake-up can be lost for good;
 //   - a line is in its slot for as long as it has waiters or acquires
@@ -24,8 +24,8 @@ type line struct {
 	lockArg, queueKey any   // arguments of commands: the lock key, and the queue's once it was needed
 	args              []any // what scripts get: how many keys, and the keys
 
-	list           // the waiters
-	unsent []*Lock // those not yet sent to Redis; may hold some that have left
+	list         // the waiters
+	unsent *Lock // the first of those who were not yet sent to Redis; nil: all were
 
 	acquiring int  // acquires under way, of those who wait here
 	trying    int  // and those of TryLock
@@ -110,7 +110,7 @@ func (ln *line) queueArg() any {
 
 // joined returns the first waiter that stands in the queue in Redis.
 func (ln *line) joined() *Lock {
-	for l := ln.first; l != nil; l = l.next {
+	for l := ln.first; l != ln.unsent; l = l.next {
 		if l.joined {
 			return l
 		}
@@ -118,14 +118,12 @@ func (ln *line) joined() *Lock {
 	return nil
 }
 
-// next takes the first out of unsent, and all who have left meanwhile.
+// next takes the first out of those who were not yet sent.
 func (ln *line) next() *Lock {
-	ln.unsent = slices.DeleteFunc(ln.unsent, func(l *Lock) bool { return l.state != waiting })
-	if len(ln.unsent) == 0 {
-		return nil
+	l := ln.unsent
+	if l != nil {
+		ln.unsent = l.next
 	}
-	l := ln.unsent[0]
-	ln.unsent = ln.unsent[1:]
 	return l
 }
 
@@ -137,7 +135,7 @@ func (ln *line) seemsFree(now time.Time) bool {
 
 // pump sends what can be sent of a line. The caller holds m.mu.
 func (m *LockManager) pump(ln *line, now time.Time) {
-	if ln.acquiring > 0 || len(ln.unsent) == 0 || m.closed {
+	if ln.acquiring > 0 || ln.unsent == nil || m.closed {
 		return
 	}
 	if ln.seemsFree(now) {
@@ -152,12 +150,8 @@ func (m *LockManager) pump(ln *line, now time.Time) {
 		m.lookBy(ln, now, -1)
 		return
 	}
-	unsent := ln.unsent
-	ln.unsent = nil
-	for _, l := range unsent {
-		if l.state == waiting {
-			m.sendAcquire(&op{kind: opAcquire, lock: l, join: true})
-		}
+	for n := 0; n < maxBatch && ln.unsent != nil; n++ { // the rest once these are answered
+		m.sendAcquire(&op{kind: opAcquire, lock: ln.next(), join: true})
 	}
 }
 

@@ -72,7 +72,7 @@ func (m *LockManager) renew() {
 		return
 	}
 	now := time.Now()
-	for len(m.renewals.due) > 0 {
+	for n := 0; n < maxBatch && len(m.renewals.due) > 0; n++ { // the rest at once, after others
 		l := m.renewals.due[0]
 		if l.renewAt.Sub(now) > l.ttl/20 {
 			break

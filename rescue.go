@@ -70,6 +70,7 @@ func (s *shard) watchBatches() {
 // rescue sends again what somebody waits for in a batch that has stalled. Releases are
 // not: the lease ends by itself.
 func (s *shard) rescue(b *batch) {
+	b.submitBehind(s.m)
 	for _, o := range b.ops {
 		switch {
 		case o.copies != nil && (o.copies.settled || o.copies.n >= maxCopies):

@@ -31,8 +31,10 @@ const (
 // A sender is the part of a shard that talks to it. Guarded by the manager's
 // mutex.
 type sender struct {
-	pending  []*op
-	refused  []*op // by a Redis that is to be asked again after a while
+	pending  opList // to be sent
+	extends  opList // likewise: extensions, but for those of a quorum
+	urgent   bool   // some of that others may wait for
+	refused  opList // by a Redis that is to be asked again after a while
 	inFlight []*batch
 	loaded   loaded
 
@@ -56,9 +58,21 @@ func (m *LockManager) submit(o *op) {
 		return
 	}
 	s := m.shardFor(o)
-	s.pending = append(s.pending, o)
+	s.queueOf(o).push(o)
+	s.urgent = s.urgent || o.urgent()
 	s.touch()
 }
+
+// queueOf returns where an op waits until it is sent.
+func (s *shard) queueOf(o *op) *opList {
+	if o.kind == opExtend && s.m.quorum == nil {
+		return &s.extends
+	}
+	return &s.pending
+}
+
+// backlog returns how many ops are to be sent.
+func (s *sender) backlog() int { return s.extends.length + s.pending.length }
 
 // touch has exit look after the shard.
 func (s *shard) touch() {
@@ -97,7 +111,7 @@ func (s *shard) kick() {
 	if !s.mayStart() {
 		return
 	}
-	patient := len(s.inFlight) > 0 && !slices.ContainsFunc(s.pending, (*op).urgent)
+	patient := len(s.inFlight) > 0 && !s.urgent
 	if patient && s.waking {
 		return
 	}
@@ -118,7 +132,7 @@ func (s *shard) kick() {
 // mayStart tells whether something can be sent now. If it may be later, kick will
 // be called then. The caller holds m.mu.
 func (s *shard) mayStart() bool {
-	if len(s.pending) == 0 || s.m.closed { // Close sends what is left
+	if s.backlog() == 0 || s.m.closed { // Close sends what is left
 		return false
 	}
 	if len(s.inFlight) >= maxInFlight || !s.resumeAt.IsZero() {
@@ -298,10 +312,12 @@ func (s *shard) completeBatch(b *batch) *batch {
 			s.events.probeAll(now)
 		}
 	}
-	if len(again) > 0 {
-		s.pending = append(again, s.pending...)
+	for _, o := range slices.Backward(again) {
+		s.queueOf(o).pushFirst(o)
+		s.urgent = s.urgent || o.urgent()
 	}
-	if len(s.pending) == 0 || s.resumeAt.After(now) && !m.closed {
+	b.submitBehind(m)
+	if s.backlog() == 0 || s.resumeAt.After(now) && !m.closed {
 		s.touch()
 		return nil
 	}
@@ -312,8 +328,8 @@ func (s *shard) completeBatch(b *batch) *batch {
 // what has no memory for a waiter has some for a release.
 func (s *shard) refuse(o *op) {
 	s.m.topology.unsettled(s.m)
-	s.refused = append(s.refused, o)
-	if len(s.refused) == 1 {
+	s.refused.push(o)
+	if s.refused.length == 1 {
 		time.AfterFunc(backoff(o.attempts), func() {
 			s.m.mu.Lock()
 			defer s.m.exit()
@@ -326,9 +342,8 @@ func (s *shard) refuse(o *op) {
 // meanwhile.
 func (s *shard) sendRefused() {
 	m, now := s.m, time.Now()
-	refused := s.refused
-	s.refused = nil
-	for _, o := range refused {
+	for range s.refused.length {
+		o := s.refused.pop()
 		if o.acquires() && o.lock.state != waiting {
 			m.complete(o, s, o.lock.failure, now)
 		} else {

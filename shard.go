@@ -53,6 +53,7 @@ type slot struct {
 	floor   int64     // the fence is known to be above it
 	raised  time.Time // when it was last raised to the server's clock, or later
 	mending bool      // a claim has begun it, and opRaise is to give it a time to live
+	share   share     // of the batch that is being put together
 
 	at    *shard // whose subscription is to have the grant channel; nil: none
 	ready bool   // it has: grants arrive
@@ -178,12 +179,12 @@ func (t *topology) unsettled(m *LockManager) {
 func (t *topology) survey(m *LockManager) {
 	amiss := false
 	for _, s := range slices.Clone(m.shards) {
-		pending := s.pending
-		s.pending = nil
-		for _, o := range pending {
-			m.submit(o)
+		for _, ops := range []*opList{&s.extends, &s.pending} {
+			for range ops.length { // what stays comes back at the end
+				m.submit(ops.pop())
+			}
 		}
-		amiss = amiss || s.failures > 0 || len(s.refused) > 0 || s.overdue(time.Now()) > 0
+		amiss = amiss || s.failures > 0 || s.refused.length > 0 || s.overdue(time.Now()) > 0
 	}
 	for _, sl := range m.slots {
 		if len(sl.lines) == 0 || sl.at == nil && !sl.wanted() {
@@ -215,7 +216,7 @@ func (t *topology) heard() {
 // that are not come back with the next request.
 func (t *topology) drop(m *LockManager) {
 	for node, s := range t.byNode {
-		if len(s.pending)+len(s.refused)+len(s.inFlight) > 0 || s.events.started {
+		if s.backlog()+s.refused.length+len(s.inFlight) > 0 || s.events.started {
 			continue
 		}
 		delete(t.byNode, node)

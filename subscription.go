@@ -279,13 +279,15 @@ func (e *events) begin(ps *redis.PubSub) error {
 	defer m.mu.Unlock()
 	e.open, e.checked = true, false
 	clear(e.changed)
+	joined := make(map[string]bool)
 	for _, channel := range c.join {
+		joined[channel] = true
 		if e.slots[channel] == nil {
 			e.change(channel, false)
 		}
 	}
 	for channel := range e.slots {
-		if !slices.Contains(c.join, channel) {
+		if !joined[channel] {
 			e.change(channel, true)
 		}
 	}
@@ -439,11 +441,12 @@ func (e *events) misplaced(err error) {
 	m := e.s.m
 	m.mu.Lock()
 	defer m.exit()
-	for _, sl := range e.slots {
-		if strings.HasPrefix(err.Error(), fmt.Sprintf("MOVED %d ", sl.number)) {
-			e.astray(sl)
-			return
-		}
+	var number uint16
+	if _, scanned := fmt.Sscanf(err.Error(), "MOVED %d ", &number); scanned != nil {
+		return
+	}
+	if sl := m.slots[number]; sl != nil && e.slots[sl.channel] == sl {
+		e.astray(sl)
 	}
 }
 
@@ -489,12 +492,8 @@ func (e *events) passedOver(channel, key string) {
 // refuseWaiters fails those who cannot wait because grants cannot arrive.
 func (m *LockManager) refuseWaiters(sl *slot, err error) {
 	for _, ln := range sl.lines {
-		unsent := ln.unsent
-		ln.unsent = nil
-		for _, l := range unsent {
-			if l.state == waiting {
-				m.abandon(l, err)
-			}
+		for l := ln.unsent; l != nil; l = ln.unsent {
+			m.abandon(l, err)
 		}
 	}
 }

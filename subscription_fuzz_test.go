@@ -86,19 +86,19 @@ func FuzzGrantToWaiter(f *testing.F) {
 		m, l := newStill(t, key)
 		m.shards[0].events.granted(message)
 		g, err := decodeGrant(message)
-		switch pending := m.shards[0].pending; {
+		switch pending := &m.shards[0].pending; {
 		case err != nil:
-			require.Empty(t, pending)
+			require.Zero(t, pending.length)
 			require.Equal(t, waiting, l.state)
 		case g.seq == 7 && g.key == key && g.value == "value":
 			// The clocks are not known yet, so Redis is asked.
-			require.Len(t, pending, 1)
-			require.Equal(t, opAcquire, pending[0].kind)
-			require.Same(t, l, pending[0].lock)
+			require.Equal(t, 1, pending.length)
+			require.Equal(t, opAcquire, pending.first.kind)
+			require.Same(t, l, pending.first.lock)
 		default:
-			require.Len(t, pending, 1)
-			require.Equal(t, opRelease, pending[0].kind)
-			require.Equal(t, [2]string{g.key, g.value}, [2]string{pending[0].lock.key, pending[0].lock.value})
+			require.Equal(t, 1, pending.length)
+			require.Equal(t, opRelease, pending.first.kind)
+			require.Equal(t, [2]string{g.key, g.value}, [2]string{pending.first.lock.key, pending.first.lock.value})
 			require.Equal(t, waiting, l.state)
 		}
 	})

@@ -25,8 +25,10 @@ func newHeard(t *testing.T) (*LockManager, *Lock, grant) {
 }
 
 func (s *sender) take() []*op {
-	ops := s.pending
-	s.pending = nil
+	var ops []*op
+	for s.backlog() > 0 {
+		ops = append(ops, s.pending.pop())
+	}
 	return ops
 }
 

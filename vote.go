@@ -112,7 +112,7 @@ func (m *LockManager) campaign(l *Lock) {
 	l.ballot.vote = v
 	v.token = m.quorum.propose(m, v.began)
 	for i, s := range m.shards {
-		if v.answers[i].verdict == none && len(s.pending) > 0 {
+		if v.answers[i].verdict == none && s.pending.length > 0 {
 			continue // one request is enough to see whether it is back
 		}
 		if l.ballot.stands[i].ghost {
@@ -223,7 +223,7 @@ func (m *LockManager) reinforce(v *vote) {
 		l := v.lock
 		for i, s := range m.shards {
 			st := &l.ballot.stands[i]
-			if l.state == held && !m.closed && st.op == nil && !st.trace && !st.ghost && len(s.pending) == 0 {
+			if l.state == held && !m.closed && st.op == nil && !st.trace && !st.ghost && s.pending.length == 0 {
 				st.next = &op{kind: opVote, lock: l, vote: v, node: i, value: l.valueArg}
 				m.proceed(l, i)
 			}
@@ -379,7 +379,7 @@ func (m *LockManager) voteOnExtension(o *op) {
 			kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: &copies{n: 1},
 			vote: v, node: i,
 		}
-		if v.answers[i].verdict == none && len(s.pending) > 0 && s.hangs(v.began, voteTimeout(o.lock.ttl)) {
+		if v.answers[i].verdict == none && s.pending.length > 0 && s.hangs(v.began, voteTimeout(o.lock.ttl)) {
 			v.ops[i].copies.settled = true // see campaign
 			continue
 		}

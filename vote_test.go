@@ -31,7 +31,7 @@ func newStillQuorum(t *testing.T) *stillQuorum {
 	m.mu.Lock()
 	t.Cleanup(func() {
 		for _, s := range m.shards {
-			s.pending = nil
+			s.pending = opList{}
 		}
 		q.lock.finish()
 		m.closed = true // for timers that are still to come
@@ -44,9 +44,8 @@ func newStillQuorum(t *testing.T) *stillQuorum {
 func (q *stillQuorum) next(node int) *op {
 	q.t.Helper()
 	s := q.shards[node]
-	require.Len(q.t, s.pending, 1)
-	o := s.pending[0]
-	s.pending = nil
+	require.Equal(q.t, 1, s.pending.length)
+	o := s.pending.pop()
 	o.sent = time.Now()
 	return o
 }
@@ -93,12 +92,12 @@ func TestVoteDoesNotFollowAReleaseThatMayArriveAgain(t *testing.T) {
 			release := q.next(0)
 			require.Equal(t, opRelease, release.kind)
 			q.campaign(q.lock)
-			require.Empty(t, q.shards[0].pending)
+			require.Zero(t, q.shards[0].pending.length)
 
 			release.uncertain = uncertain
 			q.answer(0, release, int64(1))
 			if uncertain {
-				require.Empty(t, q.shards[0].pending)
+				require.Zero(t, q.shards[0].pending.length)
 				require.ErrorIs(t, q.lock.ballot.vote.answers[0].err, errGhost)
 			} else {
 				require.Equal(t, opVote, q.next(0).kind)
@@ -121,7 +120,7 @@ func TestNodeThatMayNotVoteIsCleanedUp(t *testing.T) {
 			if before {
 				require.Equal(t, opRelease, q.next(0).kind)
 			} else {
-				require.Empty(t, q.shards[0].pending)
+				require.Zero(t, q.shards[0].pending.length)
 			}
 		})
 	}
