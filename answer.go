@@ -3,8 +3,6 @@ package redislock
 import (
 	"errors"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // What follows from each answer, and from none. The caller of everything here
@@ -32,12 +30,11 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.kind == opClaim && o.uncertain {
 			o.kind = opAcquire // which recognises its own value
 		}
-		// One who stands in the line waits for Redis to come back, and everybody
-		// for a failover to end.
-		return l.state == waiting && (l.joined || o.attempts < maxAttempts || isAnswer(err) && isChanging(err))
+		// One who stands in the line waits for Redis to come back.
+		return l.state == waiting && (l.joined || o.attempts < maxAttempts || o.maySoonBeServed(now))
 	case opRelease:
 		limit := maxReleaseAttempts
-		if isAnswer(err) {
+		if o.failure.refused() {
 			limit = maxRefusals
 		}
 		if o.attempts < limit {
@@ -51,8 +48,33 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.copies.settled || o.copies.n > 1 {
 			return false
 		}
-		return l.state == held && now.Before(l.validUntil) && (o.answer == nil || o.attempts < maxAttempts)
+		return l.state == held && now.Before(l.validUntil) &&
+			(o.answer == nil || o.attempts < maxAttempts || o.failure.refused())
 	}
+}
+
+const (
+	// maxReplicaTime is for how long one who does not stand in a line, and whose context
+	// sets no time, is refused by a replica before he is told so. A failover takes less;
+	// the address of a replica stays what it is.
+	maxReplicaTime = 10 * time.Second
+
+	maxTryTime = 5 * time.Second // likewise for TryLock, by whomever, and no longer than its TTL
+)
+
+// maySoonBeServed tells whether to wait for servers that are changing their parts: all
+// do so that have refused a call from the start.
+func (o *op) maySoonBeServed(now time.Time) bool {
+	refusedFor := now.Sub(o.since)
+	switch o.failure {
+	case elsewhere, changing, replica:
+		if o.lock.try {
+			return refusedFor < min(o.lock.ttl, maxTryTime)
+		}
+		_, bounded := o.lock.ctx.Deadline()
+		return bounded || o.failure != replica || refusedFor < maxReplicaTime
+	}
+	return false
 }
 
 // complete takes in the answer to an op. err is nil or redis.Nil, the error that
@@ -124,7 +146,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		}
 		return
 	}
-	if errors.Is(err, redis.Nil) {
+	if o.failure == empty {
 		l.trace = false
 		m.taken(l, now)
 		return
@@ -151,9 +173,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		o.uncertain = o.uncertain || err != nil
 	}
 	if err != nil {
-		if !isUnsettled(err) {
-			o.uncertain = true // a script stops where it fails
-		}
+		o.uncertain = o.uncertain || o.failure.mayHaveRun()
 		l.joined = l.joined || o.join && o.uncertain
 		m.failed(o, err)
 		return
@@ -260,8 +280,11 @@ func (m *LockManager) failed(o *op, err error) {
 	if !o.uncertain && !l.joined {
 		l.trace = false
 	}
-	if m.strayed(err) {
+	switch {
+	case m.strayed(err):
 		err = causes(err, errCluster)
+	case o.failure == replica:
+		err = causes(err, errReplica)
 	}
 	if l.state == waiting {
 		m.abandon(l, err)
@@ -370,6 +393,9 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 	switch {
 	case err != nil:
 		l.confirmed(err)
+		if m.ended != nil && l.token == 0 {
+			break // all has been said
+		}
 		if m.closed && m.closeErr == nil {
 			m.closeErr = err
 		}

@@ -154,7 +154,7 @@ func (m *LockManager) nodeTryAgain(o *op, err error, now time.Time) bool {
 		st := &l.ballot.stands[o.node]
 		st.err = err
 		limit := maxReleaseAttempts
-		if isAnswer(err) {
+		if o.failure.refused() {
 			limit = maxRefusals
 		}
 		if o.attempts < limit {
@@ -180,8 +180,10 @@ func (m *LockManager) nodeReleased(o *op, err error) {
 	switch {
 	case err != nil:
 		st.freed, st.err = failed, err
-		m.warn("release failed at a node, the lease has to run out",
-			"key", l.key, "value", masked(l.value), "node", o.node+1, "error", err)
+		if m.ended == nil || l.token != 0 {
+			m.warn("release failed at a node, the lease has to run out",
+				"key", l.key, "value", masked(l.value), "node", o.node+1, "error", err)
+		}
 	case r.released || o.uncertain: // an attempt whose answer was lost may have done it
 		st.freed = removed
 	default:
@@ -239,7 +241,7 @@ func (m *LockManager) settle(l *Lock) {
 		l.confirmed(l.ballot.notReleased())
 	}
 	if idle {
-		if m.closed && m.closeErr == nil && count[removed]+count[missing] < need {
+		if m.closed && m.closeErr == nil && m.ended == nil && count[removed]+count[missing] < need {
 			m.closeErr = l.ballot.notReleased()
 		}
 		m.forget(l)

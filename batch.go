@@ -291,7 +291,7 @@ func (s *shard) fenceRaised(b *batch, r *raise, now time.Time) {
 		server, err = decodeTime(r.cmd.Val())
 	}
 	if err != nil {
-		if isNoScript(err) {
+		if classify(err) == noScript {
 			s.loaded = loaded{}
 		}
 		r.floor = math.MaxInt64 // the claims have drawn from nobody knows what

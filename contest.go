@@ -212,7 +212,7 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 
 	if v.answered() < m.quorum.majority {
 		l.failure = v.noMajority()
-		if b.rounds++; !b.known && b.rounds >= maxAttempts {
+		if b.rounds++; !b.known && b.rounds >= maxAttempts || m.ended != nil {
 			m.abandon(l, l.failure)
 			return
 		}

@@ -44,6 +44,8 @@ var (
 	errNoAnswer   = errors.New("no answer from Redis")
 	errLate       = errors.New("the lease had run out when the grant arrived")
 	errCluster    = errors.New("the server is part of a Redis Cluster: NewLockManager needs a redis.ClusterClient")
+	errReplica    = errors.New("the address leads to a replica, which has not become a master")
+	errNoWait     = errors.New("replicas cannot be asked: Redis refuses WAIT")
 	errGhost      = errors.New("an earlier release of the same owner value may still arrive")
 	errLateVote   = errors.New("voted after the majority, for a higher token")
 	errTakenAway  = errors.New("the key is gone or has another owner")

@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -252,7 +253,7 @@ func (m *LockManager) lose(l *Lock, cause error) {
 	m.renewals.remove(l)
 	m.holds.remove(m, l)
 	l.finish()
-	if rest := time.Until(l.validUntil); rest > 0 && (cause == errLeaseEnded || cause == errMaxHold) {
+	if rest := time.Until(l.validUntil); rest > 0 && (errors.Is(cause, errLeaseEnded) || errors.Is(cause, errMaxHold)) {
 		// Lost a little early, and still promised: a late message that grants it must
 		// not be taken for one that nobody waits for.
 		time.AfterFunc(rest, func() {
@@ -349,6 +350,9 @@ func (l *Lock) checkLease(now time.Time) {
 	cause := errLeaseEnded
 	if l.capped {
 		cause = errMaxHold
+	}
+	if l.options.renew && l.manager.ended != nil {
+		cause = causes(cause, l.manager.ended)
 	}
 	l.manager.lose(l, cause)
 }

@@ -37,6 +37,7 @@ type LockManager struct {
 	closed   bool       // it has turned all who waited away
 	drained  bool       // Close has sent what was left: who has more to send does it himself
 	closeErr error
+	ended    error // the client was closed: what it says
 	seq      uint64
 	noted    map[string]bool // what the log has said of events that are off
 	topology *topology       // nil without a cluster
@@ -382,6 +383,9 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 func (m *LockManager) admit(l *Lock) error {
 	if m.closing {
 		return ErrClosed
+	}
+	if m.ended != nil {
+		return m.ended
 	}
 	if ln := m.slotOf(l.key).lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
 		queued := ln.length

@@ -2,8 +2,6 @@ package redislock
 
 import (
 	"context"
-	"errors"
-	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -50,6 +48,8 @@ type op struct {
 	raise     *raise    // opClaim: what goes before it, if anything does
 	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
+	since     time.Time // when the first of them did
+	failure   failure   // what the last one came to
 	uncertain bool      // an attempt failed that may have reached Redis
 	follow    bool      // it has to follow a redirection
 	replicas  int       // that have confirmed it, or notAsked
@@ -163,64 +163,4 @@ func appendFree(args []any, ops []*op, have *loaded) []any {
 		args = append(args, o.lock.valueArg)
 	}
 	return args
-}
-
-func isNoScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
-
-// isUnsettled tells failures that say nothing about the op: the network's, and
-// those of a Redis that is about to serve again.
-func isUnsettled(err error) bool {
-	if err == nil {
-		return false
-	}
-	if !isAnswer(err) {
-		return true
-	}
-	for _, prefix := range []string{
-		"BUSY", "OOM", "MISCONF", "NOREPLICAS", "max number of clients",
-	} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return isChanging(err)
-}
-
-// isChanging tells refusals by servers that are changing their parts: one that
-// starts, a replica that is about to be a master, a slot that is on its way to
-// another server. They end by themselves.
-func isChanging(err error) bool {
-	if isRedirection(err) {
-		return true
-	}
-	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// isRedirection tells that a cluster has the key elsewhere.
-func isRedirection(err error) bool {
-	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
-}
-
-// strayed tells that the server is part of a cluster, which the client does not
-// know of.
-func (m *LockManager) strayed(err error) bool {
-	return m.topology == nil && (isRedirection(err) || redis.HasErrorPrefix(err, "CROSSSLOT"))
-}
-
-// isAnswer tells errors that Redis answered from those of the way there.
-func isAnswer(err error) bool {
-	var answer redis.Error
-	return errors.As(err, &answer)
-}
-
-// mayHaveArrived tells whether a request that failed so may have been run.
-func mayHaveArrived(err error) bool {
-	var dial *net.OpError
-	return !isAnswer(err) && !errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrClosed) &&
-		!(errors.As(err, &dial) && dial.Op == "dial")
 }

@@ -23,7 +23,7 @@ const maxRenewals = 30
 
 // add schedules the next renewal.
 func (r *renewals) add(m *LockManager, l *Lock, now time.Time) {
-	if m.closed || l.heapAt >= 0 {
+	if m.closed || m.ended != nil || l.heapAt >= 0 {
 		return
 	}
 	// Less than a TTL is left of a lease that was granted late or not renewed in

@@ -46,7 +46,11 @@ func (m *LockManager) checkReplicas() error {
 	return nil
 }
 
-const notAsked = -1 // about replicas
+// About replicas, in place of their number.
+const (
+	notAsked   = -1
+	notAllowed = -2 // Redis refuses WAIT, for good
+)
 
 // askReplicas ends the batch with WAIT, if it acquires anything. WAIT counts what
 // was written over its own connection, so the batch must not be spread over
@@ -61,12 +65,19 @@ func (s *shard) askReplicas(b *batch) {
 	}
 }
 
-// replicas returns how many replicas have what the batch wrote, or notAsked.
+// replicas returns how many replicas have what the batch wrote, notAsked or notAllowed.
 func (b *batch) replicas() int {
-	if b.wait.Cmd != nil && b.wait.Err() == nil {
+	if b.wait.Cmd == nil {
+		return notAsked
+	}
+	switch classify(b.wait.Err()) {
+	case success:
 		if n, ok := asInt(b.wait.Val()); ok {
 			return int(n)
 		}
+		return notAllowed
+	case empty, final:
+		return notAllowed
 	}
 	return notAsked
 }
@@ -80,6 +91,8 @@ func (m *LockManager) replicated(o *op) bool {
 		return true
 	case o.replicas == notAsked:
 		m.confirm(l)
+	case o.replicas == notAllowed:
+		m.abandon(l, causes(ErrNotAcquired, errNoWait))
 	default:
 		m.abandon(l, causes(ErrNotAcquired, fmt.Errorf("%d of %d replicas confirmed it within %v",
 			o.replicas, m.opts.replicas, m.opts.replicaTimeout)))

@@ -98,14 +98,15 @@ func (s *shard) rescue(b *batch) {
 // one that counts.
 func (m *LockManager) settles(o *op, err error) bool {
 	late := o.copies.settled
-	if !late && isNoScript(err) {
+	if !late && o.failure == noScript {
 		return true // it is sent once more
 	}
-	counts := o.copies.settledBy(isUnsettled(err))
+	settled := o.failure.settled()
+	counts := o.copies.settledBy(!settled)
 	switch {
 	case late:
 		m.late(o, err)
-	case counts && isUnsettled(err):
+	case counts && !settled:
 		o.copies = nil // it is tried again, alone
 	}
 	return counts

@@ -26,6 +26,11 @@ const (
 	maxStalled = 6
 
 	maxBackoff = 500 * time.Millisecond
+
+	// tellAfter is for how long a request has been failing when the log says so, which
+	// it does once a minute at most.
+	tellAfter = 2500 * time.Millisecond
+	tellAgain = time.Minute
 )
 
 // A sender is the part of a shard that talks to it. Guarded by the manager's
@@ -44,6 +49,8 @@ type sender struct {
 
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
+	toldAt   time.Time // when the log last said that requests are not served
+	ended    bool      // the client was closed
 	wakeup   bool      // a timer will call kick
 	watching bool      // and one watchBatches
 }
@@ -241,16 +248,11 @@ func (s *shard) exchange(b *batch) {
 			case c.Val() != nil && !isAnswer(c.Err()):
 				c.SetErr(nil)
 			case c.Err() == nil && c.Val() == nil:
-				c.SetErr(&batchError{err})
+				c.SetErr(inSetUp(err)) // the client leaves its commands alone then
 			}
 		}
 	}
 }
-
-// batchError is why a batch as a whole was not carried out, as far as is known.
-type batchError struct{ error }
-
-func (e *batchError) Unwrap() error { return e.error }
 
 // completeBatch takes in the replies and returns the next batch, if there is one.
 func (s *shard) completeBatch(b *batch) *batch {
@@ -267,26 +269,37 @@ func (s *shard) completeBatch(b *batch) *batch {
 	failed := false
 	for _, o := range b.ops {
 		err := o.err()
+		o.failure = classify(err)
+		if o.failure == clientEnded {
+			if s.mayFollow(b) { // the cluster's client closes those of servers that have left it
+				s.mayHaveMoved(o, err)
+				o.follow = true
+				again = append(again, o)
+				continue
+			}
+			m.clientClosed(s, err)
+		}
 		switch {
 		case o.acquires() && o.copies != nil && !m.settles(o, err):
-			failed = failed || isUnsettled(err) && !isAnswer(err)
+			failed = failed || !o.failure.settled() && !o.failure.refused()
 			continue
-		case isNoScript(err):
+		case o.failure == noScript:
 			s.loaded = loaded{}
 			again = append(again, o)
 			continue
-		case isUnsettled(err) && !m.strayed(err):
-			answered := isAnswer(err)
-			failed = failed || !answered
+		case !o.failure.settled() && !m.strayed(err):
+			refused := o.failure.refused()
+			failed = failed || !refused
+			s.amiss(o, err, now)
 			o.attempts++
-			o.uncertain = o.uncertain || mayHaveArrived(err) || o.halfDone()
-			redirected := isRedirection(err) && !o.follow
+			o.uncertain = o.uncertain || o.failure.mayHaveRun() || o.halfDone()
+			redirected := o.failure == elsewhere && !o.follow
 			s.mayHaveMoved(o, err)
-			o.follow = isRedirection(err)
+			o.follow = o.failure == elsewhere
 			if !m.tryAgain(o, err, now) {
 				break
 			}
-			if answered && !redirected {
+			if refused && !redirected {
 				s.refuse(o)
 			} else {
 				again = append(again, o)
@@ -322,6 +335,54 @@ func (s *shard) completeBatch(b *batch) *batch {
 		return nil
 	}
 	return s.takeBatch()
+}
+
+// amiss takes in that an op failed which may be served yet, and tells of it once that
+// has gone on for long.
+func (s *shard) amiss(o *op, err error, now time.Time) {
+	if o.attempts == 0 {
+		o.since = now
+	}
+	if now.Sub(o.since) < tellAfter || now.Sub(s.toldAt) < tellAgain {
+		return
+	}
+	s.toldAt = now
+	s.m.warn("requests are not served, and are sent again", "error", err,
+		"for", now.Sub(o.since).Round(100*time.Millisecond), "waiting for", o.failure.awaited())
+}
+
+// mayFollow tells whether the cluster's client may know better where to send what
+// the client of one of its servers was closed for.
+func (s *shard) mayFollow(b *batch) bool {
+	return s.m.topology != nil && s.node != nil && !b.follow
+}
+
+// clientClosed: nothing can be sent any more through the client of this shard, nor will
+// ever be. Where the others are no majority, nobody can be served: all who wait
+// are told.
+func (m *LockManager) clientClosed(s *shard, err error) {
+	s.ended = true
+	if m.ended != nil || m.quorum != nil && m.open() >= m.quorum.majority {
+		return
+	}
+	m.ended = err
+	m.warn("the client was closed before the manager: nothing can be acquired, renewed or released", "error", err)
+	m.renewals.stop()
+	m.allLines(func(ln *line) {
+		for ln.first != nil {
+			m.abandon(ln.first, err)
+		}
+	})
+}
+
+// open returns how many shards have a client that was not closed, as far as is known.
+func (m *LockManager) open() (n int) {
+	for _, s := range m.shards {
+		if !s.ended {
+			n++
+		}
+	}
+	return n
 }
 
 // refuse puts an op aside that Redis was not ready for. Others need not suffer:

@@ -228,7 +228,7 @@ func (e *events) run() {
 	for failures := 0; ; failures++ {
 		ps := e.s.node.Subscribe(context.Background()) // sends nothing yet
 		m.mu.Lock()
-		if m.closed || e.unused() {
+		if m.closed || m.ended != nil || e.s.ended || e.unused() {
 			e.started = false
 			m.mu.Unlock()
 			_ = ps.Close()
@@ -238,7 +238,7 @@ func (e *events) run() {
 		m.mu.Unlock()
 
 		began := time.Now()
-		err := e.begin(ps)
+		err := inSetUp(e.begin(ps))
 		if err == nil {
 			err = e.receive(ps)
 		}
@@ -317,9 +317,16 @@ func (e *events) interrupted(err error, first bool) {
 	if first {
 		m.warn("subscription interrupted", "error", err)
 	}
-	if !isUnsettled(err) {
+	switch classify(err) {
+	case final:
 		for _, sl := range e.slots {
 			m.refuseWaiters(sl, err)
+		}
+	case clientEnded: // perhaps: a request will tell
+		for _, sl := range e.slots {
+			for _, ln := range sl.lines {
+				m.look(ln)
+			}
 		}
 	}
 }
@@ -362,11 +369,20 @@ func (e *events) receive(ps *redis.PubSub) error {
 			}
 			pinged = true
 			continue
-		case redis.HasErrorPrefix(err, "MOVED"):
+		case classify(err) == elsewhere:
 			up = true
 			e.misplaced(err)
 			continue
-		case (up || m.quorum != nil) && redis.HasErrorPrefix(err, "NOPERM"):
+		case up && classify(err) == unready:
+			// Somebody's script runs for long: it will do later. The connection is well, and
+			// those who stand in a line must not seem to have gone.
+			pinged = false
+			time.AfterFunc(maxBackoff, func() { e.resubscribe(ps) })
+			continue
+		case up && isForbidden(err, "ping"):
+			pinged = false
+			continue
+		case (up || m.quorum != nil) && classify(err) == final && isForbidden(err, ""):
 			// The grant channel was allowed, so this is about keyspace events. A quorum
 			// has no grants.
 			up = true
@@ -397,6 +413,23 @@ func (e *events) receive(ps *redis.PubSub) error {
 				e.event(msg.Channel, msg.Payload, freeing[msg.Payload])
 			}
 		}
+	}
+}
+
+// resubscribe asks again for what may have been refused.
+func (e *events) resubscribe(ps *redis.PubSub) {
+	e.s.m.mu.Lock()
+	defer e.s.m.exit()
+	if e.pubsub != ps {
+		return // begin asks for all
+	}
+	for channel, sl := range e.slots {
+		if !sl.ready {
+			e.change(channel, true)
+		}
+	}
+	for channel := range e.watched {
+		e.change(channel, true)
 	}
 }
 

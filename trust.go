@@ -3,8 +3,6 @@ package redislock
 import (
 	"log/slog"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // A subscription that was made, and whose server answers every ping, may be of no
@@ -52,13 +50,14 @@ func (s *shard) doubt() {
 // mayHaveMoved has grants doubted after a failure that may come of a move of the keys
 // to another server.
 func (s *shard) mayHaveMoved(o *op, err error) {
-	switch {
-	case isRedirection(err):
+	switch classify(err) {
+	case elsewhere:
 		o.lock.line.slot.doubt()
 		s.events.doubted = true
-	case !isAnswer(err), redis.HasErrorPrefix(err, "READONLY"), redis.HasErrorPrefix(err, "LOADING"),
-		redis.HasErrorPrefix(err, "MASTERDOWN"), redis.HasErrorPrefix(err, "CLUSTERDOWN"):
-		s.doubt()
+	case changing, replica, unsent, unanswered, clientEnded:
+		if code, _ := answered(err); code != "TRYAGAIN" { // the slot is about to move, and has not
+			s.doubt()
+		}
 	}
 }
 
@@ -77,7 +76,7 @@ func (sl *slot) doubt() {
 
 // probe asks the server of a slot whether it hears this manager.
 func (m *LockManager) probe(sl *slot) {
-	if !sl.trust.probing && sl.ready && !m.closed {
+	if !sl.trust.probing && sl.ready && !m.closed && m.ended == nil {
 		sl.trust.probing = true
 		m.submit(&op{kind: opProbe, lock: &Lock{manager: m, line: newLine(sl.key, sl)}})
 	}

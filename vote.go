@@ -131,8 +131,8 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	if err == nil {
 		r, err = decodeVote(o.cmd.Val())
 		o.uncertain = o.uncertain || err != nil
-	} else if !isUnsettled(err) {
-		o.uncertain = true // a script stops where it fails
+	} else if o.failure.mayHaveRun() {
+		o.uncertain = true
 	}
 	if err == nil {
 		s.observe(o.sent, now, r.server)
