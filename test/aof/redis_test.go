@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,14 +59,87 @@ func tell(t *testing.T, log *aof.Log, name string) string {
 	return strings.Join(words, ", ")
 }
 
+// patience is for what has to come, on a machine ever so busy.
+const patience = 30 * time.Second
+
 func awaitLine(t *testing.T, client *redis.Client, queue string, n int64) {
-	require.Eventually(t, func() bool { return client.ZCard(ctx, queue).Val() == n }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return client.ZCard(ctx, queue).Val() == n }, patience, time.Millisecond)
 }
 
-func TestTheFactsOfARealRun(t *testing.T) {
+// A pace notes the longest time that a client's request has taken, or that the process
+// did not get to run. After a quarter of a second the library sends a request once more,
+// and what that does is in the history.
+type pace struct{ longest atomic.Int64 }
+
+func (p *pace) note(began time.Time) {
+	if took := int64(time.Since(began)); took > p.longest.Load() {
+		p.longest.Store(took)
+	}
+}
+
+// beat ends with the test.
+func (p *pace) beat(ended <-chan struct{}) {
+	for {
+		began := time.Now()
+		select {
+		case <-ended:
+			return
+		case <-time.After(time.Millisecond):
+			p.note(began)
+		}
+	}
+}
+
+func (p *pace) watch(client *redis.Client) *redis.Client {
+	client.AddHook(p)
+	return client
+}
+
+func (p *pace) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (p *pace) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (p *pace) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		began := time.Now()
+		err := next(ctx, cmds)
+		p.note(began)
+		return err
+	}
+}
+
+// inPace runs a test again while it returns false, and requests have taken so long that
+// it may have been right: on a machine that stood still.
+func inPace(t *testing.T, test func(p *pace) bool) {
+	t.Helper()
+	for range 20 {
+		p, ended := new(pace), make(chan struct{})
+		go p.beat(ended)
+		ok := test(p)
+		close(ended)
+		if ok {
+			return
+		}
+		if p.longest.Load() < int64(150*time.Millisecond) {
+			break
+		}
+	}
+	t.Error("the history is not what it should be")
+}
+
+// same tells whether a story is told as it should be.
+func same(t *testing.T, want, told string) bool {
+	t.Helper()
+	if want != told {
+		t.Logf("should be: %s\ninstead:   %s", want, told)
+	}
+	return want == told
+}
+
+func TestTheFactsOfARealRun(t *testing.T) { inPace(t, func(p *pace) bool { return theFacts(t, p) }) }
+
+func theFacts(t *testing.T, p *pace) bool {
 	server, dir := recorded(t)
-	client := server.Client(nil)
-	m, other := newManager(t, client), newManager(t, server.Client(nil))
+	client := p.watch(server.Client(nil))
+	m, other := newManager(t, client), newManager(t, p.watch(server.Client(nil)))
 	const queue = "redislock:queue:{k}"
 	lock := func(m *redislock.LockManager, ctx context.Context, value string, ttl time.Duration) *redislock.Lock {
 		return m.Lock(ctx, "k", ttl, redislock.WithValue(value))
@@ -77,7 +151,7 @@ func TestTheFactsOfARealRun(t *testing.T) {
 	awaitLine(t, client, queue, 1)
 	c := lock(m, cancelled, "c", time.Minute)
 	awaitLine(t, client, queue, 2)
-	d := lock(other, ctx, "d", 50*time.Millisecond)
+	d := lock(other, ctx, "d", 500*time.Millisecond)
 	awaitLine(t, client, queue, 3)
 	cancel() // c leaves
 	awaitLine(t, client, queue, 2)
@@ -88,7 +162,7 @@ func TestTheFactsOfARealRun(t *testing.T) {
 	require.NoError(t, client.ZAdd(ctx, queue, redis.Z{Score: 1, Member: "nobody:1000:1:ghost"}).Err())
 	require.NoError(t, b.Unlock()) // to d, of the other manager
 	require.NoError(t, d.Wait().Err)
-	time.Sleep(60 * time.Millisecond) // d expires
+	time.Sleep(time.Until(d.ValidUntil()) + 10*time.Millisecond) // d expires
 	e := lock(m, ctx, "e", time.Minute)
 	require.NoError(t, e.Wait().Err)
 	require.NoError(t, e.Unlock()) // to nobody
@@ -99,8 +173,10 @@ func TestTheFactsOfARealRun(t *testing.T) {
 	require.Error(t, c.Wait().Err)
 
 	log := read(t, dir)
-	require.Equal(t, "set a, join b, join c, join d, leave c, prolong a, pop b, set b over a, join ghost, skip ghost, "+
-		"pop d, set d over b, unlink d, set e, delete e, set f, flush f", tell(t, log, "k"))
+	if !same(t, "set a, join b, join c, join d, leave c, prolong a, pop b, set b over a, join ghost, skip ghost, "+
+		"pop d, set d over b, unlink d, set e, delete e, set f, flush f", tell(t, log, "k")) {
+		return false
+	}
 	require.Len(t, log.Keys, 1)
 	ends := ""
 	for _, hold := range log.Keys["k"].Holds {
@@ -117,28 +193,34 @@ func TestTheFactsOfARealRun(t *testing.T) {
 	for _, l := range []*redislock.Lock{a, b, d, e, f} {
 		require.True(t, drawn[l.Token()], "the token of %s was not seen to be drawn", l.Value())
 	}
+	return true
 }
 
 // Any key can be found from the name of its queue.
-func TestQueuesOfAnyKey(t *testing.T) {
+func TestQueuesOfAnyKey(t *testing.T) { inPace(t, func(p *pace) bool { return queues(t, p) }) }
+
+func queues(t *testing.T, p *pace) bool {
 	server, dir := recorded(t)
-	m := newManager(t, server.Client(nil))
+	m := newManager(t, p.watch(server.Client(nil)))
 	keys := []string{"plain", "{tag}rest", "a}b", "}", "{", "{}x", "x{y}z}", "a:b", ":x", "{{a}}", "key\r\nwith any\x00byte"}
 	for _, key := range keys {
 		a := m.Lock(ctx, key, time.Minute, redislock.WithValue("a"))
 		require.NoError(t, a.Wait().Err)
 		b := m.Lock(ctx, key, time.Minute, redislock.WithValue("b"))
 		client := server.Client(nil)
-		require.Eventually(t, func() bool { return len(client.Keys(ctx, "redislock:queue:*").Val()) == 1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(client.Keys(ctx, "redislock:queue:*").Val()) == 1 }, patience, time.Millisecond)
 		require.NoError(t, a.Unlock())
 		require.NoError(t, b.Wait().Err)
 		require.NoError(t, b.Unlock())
 	}
 	log := read(t, dir)
 	for _, key := range keys {
-		require.Equal(t, "set a, join b, pop b, set b over a, delete b", tell(t, log, key), "%q", key)
+		if !same(t, "set a, join b, pop b, set b over a, delete b", tell(t, log, key)) {
+			return false
+		}
 	}
 	require.Len(t, log.Keys, len(keys))
+	return true
 }
 
 // A server that is killed and starts again goes on in its files; one that begins
@@ -149,7 +231,7 @@ func TestRestarts(t *testing.T) {
 	require.NoError(t, client.Do(ctx, "SET", "k", "a", "PX", 60000).Err())
 	server.Kill()
 	server.Run()
-	require.Eventually(t, func() bool { return client.Get(ctx, "k").Val() == "a" }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Get(ctx, "k").Val() == "a" }, patience, 5*time.Millisecond)
 	require.NoError(t, client.Do(ctx, "DEL", "k").Err())
 	require.NoError(t, client.Do(ctx, "SET", "k", "b", "PX", 60000).Err())
 	server.Kill()
@@ -164,11 +246,12 @@ func TestExpiryAndEvictionReadUnlink(t *testing.T) {
 	client := server.Client(nil)
 	before := time.Now().UnixMilli()
 	require.NoError(t, client.Do(ctx, "SET", "k", "a", "NX", "PX", 20).Err())
+	after := time.Now().UnixMilli()
 	time.Sleep(30 * time.Millisecond)
 	require.NoError(t, client.Do(ctx, "SET", "k", "b", "NX", "PX", 60000).Err())
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory-policy", "allkeys-random").Err())
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "1").Err())
-	require.Eventually(t, func() bool { return client.Exists(ctx, "k").Val() == 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Exists(ctx, "k").Val() == 0 }, patience, 5*time.Millisecond)
 
 	entries, err := aof.Read(dir)
 	require.NoError(t, err)
@@ -176,7 +259,8 @@ func TestExpiryAndEvictionReadUnlink(t *testing.T) {
 	require.Equal(t, "set a, unlink a, set b, unlink b", tell(t, log, "k"))
 	expired, evicted := log.Keys["k"].Holds[0], log.Keys["k"].Holds[1]
 	set, _ := log.Span(expired.Step)
-	require.InDelta(t, before, set, 1000)
+	require.GreaterOrEqual(t, set, before-1000)
+	require.LessOrEqual(t, set, after+1000)
 	earliest, latest := log.Span(expired.EndStep)
 	require.GreaterOrEqual(t, latest, expired.Last())
 	require.GreaterOrEqual(t, earliest, set)
