@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	redis.SetLogger(&logging.VoidLogger{}) // of what fails on purpose
+	go countStandstills()
 	os.Exit(m.Run())
 }
 
