@@ -155,15 +155,21 @@ func suiteStress(t *testing.T, on *site) {
 	var wg sync.WaitGroup
 	for g := range goroutines {
 		wg.Go(func() {
-			for i := range rounds {
+			for i := 0; i < rounds; i++ {
 				k := (g*7 + i*5) % keys
 				m := managers[g%len(managers)]
+				before, ran := standstills.Load(), false
 				err := m.Do(patient, names[k], time.Minute, func(ctx context.Context) error {
+					ran = true
 					l := redislock.FromContext(ctx)
 					rooms[k].enter(t, l.Token(), on.tokens)
 					defer rooms[k].leave()
 					return l.Err()
 				})
+				if !ran && excused(err, before) {
+					i--
+					continue
+				}
 				if err != nil {
 					t.Error(err)
 					return
@@ -179,7 +185,9 @@ func suiteStress(t *testing.T, on *site) {
 	require.Equal(t, goroutines*rounds, visits)
 }
 
-// A thousand locks that nobody contends for are all held at the same time.
+// A thousand locks that nobody contends for are all held at the same time. They are not
+// all asked for at once, since of a quorum on a slow machine nobody might be answered in
+// time.
 func suiteThousandLocks(t *testing.T, on *site) {
 	const n = 1000
 	m := on.manager(t)
@@ -189,19 +197,18 @@ func suiteThousandLocks(t *testing.T, on *site) {
 		names[i] = on.key(t, fmt.Sprint("key", i))
 	}
 	var wg sync.WaitGroup
-	for i := range n {
+	const atOnce = 50
+	for first := range atOnce {
 		wg.Go(func() {
-			for {
+			for i := first; i < n; i += atOnce {
 				before := standstills.Load()
-				locks[i] = m.Lock(ctx, names[i], time.Minute)
+				locks[i] = m.Lock(ctx, names[i], 5*time.Minute)
 				r := locks[i].Wait()
 				if excused(r.Err, before) {
-					continue
-				}
-				if r.Err != nil {
+					i -= atOnce
+				} else if r.Err != nil {
 					t.Error(r.Err)
 				}
-				return
 			}
 		})
 	}
@@ -210,10 +217,12 @@ func suiteThousandLocks(t *testing.T, on *site) {
 		require.NoError(t, l.Err())
 		require.Equal(t, l.Value(), on.owner(t, names[i]))
 	}
-	for _, l := range locks {
+	for first := range atOnce {
 		wg.Go(func() {
-			if err := l.Unlock(); err != nil {
-				t.Error(err)
+			for i := first; i < n; i += atOnce {
+				if err := locks[i].Unlock(); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

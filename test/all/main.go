@@ -138,7 +138,7 @@ func (r *runner) build(ctx context.Context, module, to string) []run {
 			continue
 		}
 		binary := filepath.Join(to, path.Base(pkg)+".test")
-		if _, err := goCommand(ctx, module, "test", fmt.Sprintf("-race=%t", r.race), "-c", "-o", binary, pkg); err != nil {
+		if _, err := goCommand(ctx, module, "test", fmt.Sprintf("-race=%t", r.race), "-ldflags=-s -w", "-c", "-o", binary, pkg); err != nil {
 			r.fail(pkg, err.Error())
 			continue
 		}
@@ -225,7 +225,8 @@ func (r *runner) test(ctx context.Context, part run) {
 	if r.verbose {
 		fmt.Fprintf(r.out, "%s", output)
 	}
-	fmt.Fprintf(r.out, "ok    %6.1fs  %s\n", time.Since(began).Seconds(), part.name)
+	worked := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	fmt.Fprintf(r.out, "ok    %6.1fs, %6.1fs of a processor's time  %s\n", time.Since(began).Seconds(), worked.Seconds(), part.name)
 }
 
 func (r *runner) fail(name, output string) {
