@@ -298,6 +298,8 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 	}
 	ln := l.line
 	switch {
+	case m.stopping: // a TryLock that was answered since
+		m.abandon(l, ErrClosed)
 	case l.ctx.Err() != nil:
 		m.abandon(l, contextError(l.ctx, l.failure))
 	case now.Before(validUntil):
@@ -461,7 +463,7 @@ func (m *LockManager) extensionEnded(o *op, sent time.Time, lease int64, err err
 	case l.state == held:
 		d := time.Duration(min(lease, maxTTL.Milliseconds())) * time.Millisecond
 		validUntil := sent.Add(d - m.drift(d))
-		if o.answer == nil && validUntil.After(l.renewEnd) {
+		if o.answer == nil && !l.renewEnd.IsZero() && validUntil.After(l.renewEnd) {
 			validUntil = l.renewEnd // Redis may be late with a renewal, we are not
 		}
 		l.extended(validUntil)

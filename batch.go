@@ -106,8 +106,11 @@ func (s *shard) takeBatch() *batch {
 			b.drawFor(o)
 		case opExtend:
 			if o.answer == nil { // a renewal: not beyond the longest hold
-				rest := o.lock.renewEnd.Sub(b.began).Truncate(time.Millisecond)
-				o.ttl = max(time.Millisecond, min(o.lock.ttl, rest))
+				o.ttl = o.lock.ttl
+				if end := o.lock.renewEnd; !end.IsZero() {
+					rest := end.Sub(b.began).Truncate(time.Millisecond)
+					o.ttl = max(time.Millisecond, min(o.ttl, rest))
+				}
 			}
 		}
 		o.cmd = b.add(o.appendArgs(b.args, s.m.idArg, s.scriptsAt(b)))

@@ -190,6 +190,8 @@ func (m *LockManager) elected(v *vote, now time.Time) {
 	}
 	validUntil := v.began.Add(l.ttl - m.drift(l.ttl))
 	switch {
+	case m.stopping:
+		m.abandon(l, ErrClosed)
 	case l.ctx.Err() != nil:
 		m.abandon(l, contextError(l.ctx, l.failure))
 	case now.Before(validUntil):
@@ -333,7 +335,7 @@ func (m *LockManager) retry(l *Lock, at time.Time) {
 		defer m.exitUnlock()
 		switch {
 		case l.state != waiting:
-		case m.closed:
+		case m.stopping:
 			m.abandon(l, ErrClosed)
 		default:
 			m.campaign(l)

@@ -25,6 +25,12 @@
 // by the process's own monotonic clock ([Lock.ValidUntil]), whether Redis can be
 // reached or not.
 //
+// # Ending
+//
+// A service that is told to end calls [LockManager.Shutdown], which waits until all
+// locks are released, and has nobody wait for more. [LockManager.Close] ends the
+// manager at once, and with it the renewal of locks that are in use.
+//
 // # Guarantees
 //
 // At most one caller holds a key at a time, within its lease, over all programs

@@ -9,8 +9,9 @@ import (
 
 // The sentinels, for errors.Is.
 var (
-	// ErrNotAcquired: TryLock found the key taken, or a lock was granted but
-	// its lease had run out before the grant arrived.
+	// ErrNotAcquired: TryLock found the key taken, or it was not a waiter's turn
+	// within WithWaitTimeout, or a lock was granted but its lease had run out
+	// before the grant arrived.
 	ErrNotAcquired = errors.New("lock not acquired")
 
 	// ErrNotHeld: Unlock or Extend of a lock that is not held: never acquired,
@@ -25,7 +26,12 @@ var (
 	// when the lock left the line before its turn.
 	ErrReleased = errors.New("lock released")
 
-	// ErrClosed: the manager was closed.
+	// ErrReentrant: the context of the call is of a lock that holds this very key, as
+	// the one that Do gives its function: the call would wait for its own caller. One
+	// that is to wait all the same needs a context that is made from another.
+	ErrReentrant = errors.New("the context's own lock holds the key: to wait for it, use a context that is not of that lock")
+
+	// ErrClosed: the manager was closed, or is being shut down.
 	ErrClosed = errors.New("lock manager closed")
 
 	// ErrQueueFull: as many callers of this manager as WithMaxQueue allows wait
@@ -48,14 +54,16 @@ var (
 	errNoWait     = errors.New("replicas cannot be asked: Redis refuses WAIT")
 	errGhost      = errors.New("an earlier release of the same owner value may still arrive")
 	errLateVote   = errors.New("voted after the majority, for a higher token")
+	errGoesOn     = errors.New("not confirmed yet: the manager goes on until the lease ends")
 	errTakenAway  = errors.New("the key is gone or has another owner")
 )
 
 // Error is the type of the errors that this package returns, and of those that
-// contexts of Do end with. It reads as one line.
+// contexts of Do and Lock.Context end with. It reads as one line.
 type Error struct {
-	// Op is the call: "lock", "trylock", "do", "unlock", "extend", "new" or "close".
-	// What Wait and Err tell of a lock has that by which it was to be acquired.
+	// Op is the call: "lock", "acquire", "trylock", "do", "trydo", "unlock", "release",
+	// "extend", "new", "close" or "shutdown". What Wait and Err tell of a lock has that
+	// by which it was to be acquired.
 	Op  string
 	Key string // the key in Redis, prefix included; empty where none is concerned
 	Err error
@@ -63,14 +71,21 @@ type Error struct {
 
 // What Error.Op may be.
 const (
-	callLock    = "lock"
-	callTryLock = "trylock"
-	callDo      = "do"
-	callUnlock  = "unlock"
-	callExtend  = "extend"
-	callNew     = "new"
-	callClose   = "close"
+	callLock     = "lock"
+	callAcquire  = "acquire"
+	callTryLock  = "trylock"
+	callDo       = "do"
+	callTryDo    = "trydo"
+	callUnlock   = "unlock"
+	callRelease  = "release"
+	callExtend   = "extend"
+	callNew      = "new"
+	callClose    = "close"
+	callShutdown = "shutdown"
 )
+
+// tries tells the calls that never wait for their turn.
+func tries(call string) bool { return call == callTryLock || call == callTryDo }
 
 func (e *Error) Error() string {
 	reason := strings.ReplaceAll(e.Err.Error(), "\n", "; ") // of others' errors

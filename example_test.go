@@ -133,6 +133,74 @@ func ExampleLock_Token() {
 	// slow refused
 }
 
+func ExampleLockManager_Acquire() {
+	client, closeAll := connect()
+	defer closeAll()
+	manager, _ := redislock.NewLockManager(client)
+	defer manager.Close()
+
+	first, _ := manager.Acquire(context.Background(), "report", time.Minute)
+	defer first.Unlock()
+	_, err := manager.Acquire(context.Background(), "report", time.Minute,
+		redislock.WithWaitTimeout(20*time.Millisecond)) // of which the context knows nothing
+	fmt.Println(err)
+	// Output: redislock: acquire "report": lock not acquired: its turn did not come within 20ms
+}
+
+// One of all processes does what is due, the others go on without.
+func ExampleLockManager_TryDo() {
+	client, closeAll := connect()
+	defer closeAll()
+	manager, _ := redislock.NewLockManager(client)
+	defer manager.Close()
+
+	ran, err := manager.TryDo(context.Background(), "nightly", time.Minute, func(ctx context.Context) error {
+		fmt.Println("cleaning up")
+		return nil
+	})
+	fmt.Println(ran, err)
+	// Output:
+	// cleaning up
+	// true <nil>
+}
+
+// A service that is told to end lets the work under way come to its end, for as long as
+// it is given.
+func ExampleLockManager_Shutdown() {
+	client, closeAll := connect()
+	defer closeAll()
+	manager, _ := redislock.NewLockManager(client)
+
+	lock, _ := manager.Acquire(context.Background(), "order:42", time.Minute, redislock.WithAutoRenew(time.Hour))
+	go func() {
+		time.Sleep(50 * time.Millisecond) // the work
+		fmt.Println("work done, lock held:", lock.Err() == nil)
+		lock.Unlock()
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	fmt.Println(manager.Shutdown(ctx))
+	// Output:
+	// work done, lock held: true
+	// <nil>
+}
+
+// Requests that are made while the lock is held end with it.
+func ExampleLock_Context() {
+	client, closeAll := connect()
+	defer closeAll()
+	manager, _ := redislock.NewLockManager(client)
+	defer manager.Close()
+
+	lock, _ := manager.Acquire(context.Background(), "device", 50*time.Millisecond)
+	defer lock.Unlock()
+	ctx, cancel := lock.Context(context.Background())
+	defer cancel()
+	<-ctx.Done() // as a slow request would
+	fmt.Println(context.Cause(ctx))
+	// Output: redislock: acquire "device": lock lost: the lease ran out
+}
+
 func ExampleLock_Done() {
 	client, closeAll := connect()
 	defer closeAll()

@@ -15,6 +15,7 @@ type holds struct {
 	base  time.Time
 	timer *time.Timer
 	at    time.Duration // when the timer runs; 0: it does not
+	empty chan struct{} // closed once no lock is held, for Shutdown; nil: nobody waits for that
 }
 
 // A hold is short, as there may be many.
@@ -52,6 +53,10 @@ func (h *holds) remove(m *LockManager, l *Lock) {
 		h.due[i] = moved
 		h.down(i)
 		h.up(int(moved.lock.holdAt))
+	}
+	if len(h.due) == 0 && h.empty != nil {
+		close(h.empty)
+		h.empty = nil
 	}
 	if m.closed {
 		h.stopUnused()

@@ -27,7 +27,12 @@ const (
 )
 
 // A Lock is one acquisition of a key, from the call of Lock on. Its methods may
-// be called from any goroutine.
+// be called from any goroutine. A nil *Lock, as TryLock and Acquire return it with an
+// error, and the zero Lock are locks that were never acquired: no method panics or
+// blocks.
+//
+// Wait, Unlock, Release and Extend wait for others, and say for how long. All other
+// methods return at once.
 type Lock struct {
 	manager *LockManager
 	verb    string // the call that it came with, for errors
@@ -72,7 +77,8 @@ type Lock struct {
 	err        error         // what Err returns: an *Error
 	ballot     *ballot       // nil without a quorum
 	done       chan struct{} // made by Done
-	cancel     context.CancelCauseFunc
+	settled    chan struct{} // made by Settled
+	watchers   *watcher      // the first of those that Context has made
 	stopCtx    func() bool
 
 	cleaned  sync.WaitGroup // done by confirmed; Unlock waits for it
@@ -80,21 +86,67 @@ type Lock struct {
 	cleanErr error          // what came of the release; not changed after that
 
 	renewAt  time.Time // when the next renewal is due
-	renewEnd time.Time // when the longest hold is over
+	renewEnd time.Time // when the longest hold is over; zero: never
 }
 
+// noLock is what a nil or zero Lock says of itself.
+var (
+	noLock      = &Error{callLock, "", causes(ErrNotAcquired, errors.New("the Lock is nil, or not of a manager"))}
+	noLockEnded = closedChannel()
+)
+
+func closedChannel() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// isNone tells a nil or zero Lock.
+func (l *Lock) isNone() bool { return l == nil || l.manager == nil }
+
 // Wait blocks until the lock is acquired or has failed, and tells which. It
-// ends with the context that was given to Lock. It gives the same answer
-// however often, and from however many goroutines, it is called.
-func (l *Lock) Wait() Result { return l.outcome.read() }
+// ends with the context that was given to Lock, after WithWaitTimeout, or with the
+// manager. It gives the same answer however often, and from however many
+// goroutines, it is called.
+func (l *Lock) Wait() Result {
+	if l.isNone() {
+		return Result{Err: noLock}
+	}
+	return l.outcome.read()
+}
+
+// Settled returns a channel that is closed when Wait would not block: the lock was
+// acquired, or has failed.
+func (l *Lock) Settled() <-chan struct{} {
+	if l.isNone() {
+		return noLockEnded
+	}
+	l.manager.mu.Lock()
+	defer l.manager.mu.Unlock()
+	if l.settled == nil {
+		l.settled = make(chan struct{})
+		if l.state != waiting {
+			close(l.settled)
+		}
+	}
+	return l.settled
+}
 
 // Key returns the key in Redis, prefix included.
-func (l *Lock) Key() string { return l.key }
+func (l *Lock) Key() string {
+	if l.isNone() {
+		return ""
+	}
+	return l.key
+}
 
 // Value returns the owner value that Redis stores under the key while this lock
 // holds it. In a quorum it may change until then, unless it is of the caller's
 // choice.
 func (l *Lock) Value() string {
+	if l.isNone() {
+		return ""
+	}
 	l.manager.mu.Lock()
 	defer l.manager.mu.Unlock()
 	return l.value
@@ -105,6 +157,9 @@ func (l *Lock) Value() string {
 // refuses lower ones is safe from holders that were paused beyond their lease
 // (Kleppmann, How to do distributed locking). It is 0 before the acquisition.
 func (l *Lock) Token() int64 {
+	if l.isNone() {
+		return 0
+	}
 	l.manager.mu.Lock()
 	defer l.manager.mu.Unlock()
 	return l.token
@@ -115,6 +170,9 @@ func (l *Lock) Token() int64 {
 // drift, so never later than the key expires in Redis. It moves on with every
 // confirmed extension. It is the zero time before the acquisition.
 func (l *Lock) ValidUntil() time.Time {
+	if l.isNone() {
+		return time.Time{}
+	}
 	l.manager.mu.Lock()
 	defer l.manager.mu.Unlock()
 	return l.validUntil
@@ -125,20 +183,30 @@ func (l *Lock) ValidUntil() time.Time {
 // confirmed ValidUntil, with Redis reachable or not), it was taken away, or it
 // was never acquired.
 func (l *Lock) Done() <-chan struct{} {
+	if l.isNone() {
+		return noLockEnded
+	}
 	l.manager.mu.Lock()
 	defer l.manager.mu.Unlock()
 	if l.done == nil {
 		l.done = make(chan struct{})
-		if l.state != waiting && l.state != held {
+		if l.ended() {
 			close(l.done)
 		}
 	}
 	return l.done
 }
 
-// Err tells why the lock is not held: nil while it is held or still waited for,
-// ErrReleased, ErrLost (wrapping the cause), or the error of Wait.
+// ended tells that the lock is not held, and will not be.
+func (l *Lock) ended() bool { return l.state != waiting && l.state != held }
+
+// Err tells why the lock is not held: nil while it is held or still waited for;
+// else an *Error, always the same, around ErrReleased, ErrLost (and the cause), or the
+// reason that Wait gave.
 func (l *Lock) Err() error {
+	if l.isNone() {
+		return noLock
+	}
 	l.manager.mu.Lock()
 	defer l.manager.exit()
 	l.checkLease(time.Now())
@@ -154,12 +222,15 @@ func (l *Lock) Err() error {
 // prolonged in Redis, and ValidUntil does not count on it.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if err := l.extend(ctx, ttl); err != nil {
-		return &Error{callExtend, l.key, err}
+		return &Error{callExtend, l.Key(), err}
 	}
 	return nil
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
+	if l.isNone() {
+		return ErrNotHeld
+	}
 	if ctx == nil {
 		return invalid("context is nil")
 	}
@@ -212,11 +283,13 @@ func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 	}
 	m.leaveLine(l, now)
 	if l.options.renew {
-		l.renewEnd = now.Add(l.options.maxHold)
+		if l.options.maxHold <= maxTTL {
+			l.renewEnd = now.Add(l.options.maxHold)
+		}
 		m.renewals.add(m, l, now)
 	}
 	m.holds.add(m, l, now)
-	l.outcome.tell(Result{Token: token, ValidUntil: validUntil, Waited: now.Sub(l.began)})
+	l.settle(Result{Token: token, ValidUntil: validUntil, Waited: now.Sub(l.began)})
 }
 
 // abandon moves a waiting lock to leaving: reason is the caller's answer, and
@@ -227,7 +300,7 @@ func (m *LockManager) abandon(l *Lock, reason error) {
 	now := time.Now()
 	m.leaveLine(l, now)
 	l.finish()
-	l.outcome.tell(Result{Err: l.err, Waited: now.Sub(l.began)})
+	l.settle(Result{Err: l.err, Waited: now.Sub(l.began)})
 	m.cleanUp(l)
 }
 
@@ -332,13 +405,23 @@ func (l *Lock) setErr(reason error) { l.err = &Error{l.verb, l.key, reason} }
 // reason returns what setErr was given, for errors of other calls.
 func (l *Lock) reason() error { return l.err.(*Error).Err }
 
+// settle tells Settled and Wait the outcome.
+func (l *Lock) settle(r Result) {
+	l.outcome.tell(r)
+	if l.settled != nil {
+		close(l.settled)
+	}
+}
+
 // finish tells whoever listens that the lock is not held.
 func (l *Lock) finish() {
 	if l.done != nil {
 		close(l.done)
 	}
-	if l.cancel != nil {
-		l.cancel(l.err)
+	for l.watchers != nil {
+		w := l.watchers
+		w.remove()
+		w.end(l.err)
 	}
 }
 

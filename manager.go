@@ -33,7 +33,8 @@ type LockManager struct {
 	closeDone chan struct{}  // closed when Close is done
 
 	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
-	closing  bool       // Close has begun: nobody is let in any more
+	stopping bool       // nobody gets a lock any more: Shutdown or Close was called
+	closing  bool       // Close has begun
 	closed   bool       // it has turned all who waited away
 	drained  bool       // Close has sent what was left: who has more to send does it himself
 	closeErr error
@@ -143,6 +144,7 @@ func (m *LockManager) setOptions(opts []Option) error {
 }
 
 // Lock starts to acquire the key and returns at once; Wait tells the outcome.
+// Acquire does both.
 // Callers get the lock in the order in which Redis received their requests,
 // over all processes. A caller whose turn has not come when ctx ends leaves the
 // line. Once acquired, the lock lasts for ttl, whatever becomes of ctx.
@@ -153,11 +155,21 @@ func (m *LockManager) Lock(ctx context.Context, key string, ttl time.Duration, o
 	return m.start(ctx, callLock, key, ttl, opts)
 }
 
+// Acquire is Lock and Wait in one: it returns the lock once it is held, or nil and the
+// reason why not. It waits for its turn: until ctx ends, or for WithWaitTimeout.
+// Arguments are those of Lock.
+func (m *LockManager) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
+	return m.start(ctx, callAcquire, key, ttl, opts).acquired()
+}
+
 // TryLock acquires the key if it is free and nobody waits for it, and fails with
 // ErrNotAcquired otherwise. It never waits for a holder, only for Redis's answer.
 // Arguments are those of Lock.
 func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	l := m.start(ctx, callTryLock, key, ttl, opts)
+	return m.start(ctx, callTryLock, key, ttl, opts).acquired()
+}
+
+func (l *Lock) acquired() (*Lock, error) {
 	if r := l.Wait(); r.Err != nil {
 		return nil, r.Err
 	}
@@ -165,34 +177,55 @@ func (m *LockManager) TryLock(ctx context.Context, key string, ttl time.Duration
 }
 
 // Do runs fn while holding the lock: it acquires the key as Lock does, runs fn,
-// and releases the lock. The context that fn gets is cancelled, with Err as the
-// cause, as soon as the lock is lost; fn should stop then. FromContext gives fn
-// the lock, and so the fencing token. Without WithAutoRenew
+// and releases the lock. The context that fn gets is that of Lock.Context: it is
+// cancelled, with Err as the cause, as soon as the lock is lost; fn should stop then.
+// FromContext gives fn the lock, and so the fencing token. Without WithAutoRenew
 // that is at the latest one ttl after the acquisition.
 //
 // It returns the reason why the lock was not acquired, or else what fn returned;
 // together with ErrLost if the lock was lost meanwhile, or with what the network said
-// if it could not be released. Both can be found with errors.Is.
+// if it could not be released. Both can be found with errors.Is. It takes as long as
+// Acquire, fn and Unlock do.
+//
+// A call for the same key with the context that fn gets would wait for fn itself: it
+// fails with ErrReentrant at once, as long as the lock is held.
 func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) error {
 	if fn == nil {
 		return &Error{callDo, m.opts.prefix + key, invalid("function is nil")}
 	}
-	return m.start(ctx, callDo, key, ttl, opts).do(fn)
+	l := m.start(ctx, callDo, key, ttl, opts)
+	if _, err := l.acquired(); err != nil {
+		return err
+	}
+	return l.run(fn)
 }
 
-// do waits for the lock, runs fn while holding it, and releases it.
-func (l *Lock) do(fn func(ctx context.Context) error) (err error) {
+// TryDo is Do for a key that is free and that nobody waits for: ran tells whether fn
+// was run, and err is that of Do. If the key is taken, it returns false and nil. It never
+// waits for a holder, only for Redis's answer, and for fn.
+func (m *LockManager) TryDo(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) (ran bool, err error) {
+	if fn == nil {
+		return false, &Error{callTryDo, m.opts.prefix + key, invalid("function is nil")}
+	}
+	l := m.start(ctx, callTryDo, key, ttl, opts)
+	if _, err := l.acquired(); err != nil {
+		if l.reason() == ErrNotAcquired { //nolint:errorlint // taken, and nothing else
+			return false, nil
+		}
+		return false, err
+	}
+	return true, l.run(fn)
+}
+
+// run runs fn while the lock is held, and releases it.
+func (l *Lock) run(fn func(ctx context.Context) error) (err error) {
 	defer func() {
-		if released := l.unlock(); released != nil && l.Token() != 0 {
+		if released := l.unlock(context.Background()); released != nil {
 			err = l.doneWith(err, released)
 		}
 	}()
-	if r := l.Wait(); r.Err != nil {
-		return r.Err
-	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(l.ctx, contextKey{}, l))
-	defer cancel(nil)
-	l.onLoss(cancel)
+	ctx, cancel := l.Context(l.ctx)
+	defer cancel()
 	return fn(ctx)
 }
 
@@ -216,32 +249,22 @@ func (l *Lock) doneWith(err, released error) error {
 	return &Error{l.verb, l.key, reason}
 }
 
-type contextKey struct{}
-
-// FromContext returns the lock that Do holds for the function that was given
-// ctx, say for its fencing token, or nil if ctx is not of Do.
-func FromContext(ctx context.Context) *Lock {
-	l, _ := ctx.Value(contextKey{}).(*Lock)
-	return l
-}
-
-// onLoss has cancel called, with Err, when the lock is no longer held.
-func (l *Lock) onLoss(cancel context.CancelCauseFunc) {
-	l.manager.mu.Lock()
-	defer l.manager.mu.Unlock()
-	if l.state != held {
-		cancel(l.err)
-		return
-	}
-	l.cancel = cancel
-}
-
-// Close fails all who wait with ErrClosed, stops renewals, and returns when
-// every goroutine of the manager has ended. Locks that are held stay held until
+// Close ends the manager at once: it fails all who wait with ErrClosed, stops renewals,
+// also of locks that are in use, and returns when every goroutine of the manager has
+// ended. Locks that are held stay held until
 // their lease ends, with Done to tell, and can still be unlocked. It returns an
 // error if Redis could not be told that the waiters have left; it then finds out
 // by itself when it is their turn.
+//
+// A service that ends while locks are in use wants Shutdown, which waits for them.
 func (m *LockManager) Close() error {
+	if err := m.close(); err != nil {
+		return &Error{callClose, "", err}
+	}
+	return nil
+}
+
+func (m *LockManager) close() error {
 	m.mu.Lock()
 	if m.closing {
 		m.mu.Unlock()
@@ -249,7 +272,7 @@ func (m *LockManager) Close() error {
 		return nil
 	}
 	defer close(m.closeDone)
-	m.closing = true
+	m.closing, m.stopping = true, true
 	m.turnAway()
 	m.closed = true
 	for _, s := range m.shards {
@@ -277,10 +300,7 @@ func (m *LockManager) Close() error {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closeErr != nil {
-		return &Error{callClose, "", m.closeErr}
-	}
-	return nil
+	return m.closeErr
 }
 
 // turnAway fails all who wait, a number at a time: others have something to do
@@ -334,10 +354,11 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		ttl:     ttl.Truncate(time.Millisecond),
 		began:   time.Now(),
 		outcome: newOutcome(),
-		try:     verb == callTryLock,
+		try:     tries(verb),
 		heapAt:  -1,
 	}
-	err := m.parse(ctx, name, ttl, opts, &l.options)
+	var around *holding
+	err := m.parse(ctx, verb, name, ttl, opts, &l.options)
 	if err == nil && ctx.Err() != nil {
 		err = contextError(ctx, nil)
 	}
@@ -348,12 +369,15 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 			l.value = id.String()
 		}
 	}
+	if err == nil {
+		around = holdingOf(ctx)
+	}
 	l.valueArg, l.ttlArg = l.value, l.ttl.Milliseconds()
 
 	m.mu.Lock()
 	defer m.exit()
 	if err == nil {
-		err = m.admit(l)
+		err = m.admit(l, around)
 	}
 	if err != nil {
 		l.state = gone
@@ -361,9 +385,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		l.outcome.tell(Result{Err: l.err})
 		return l
 	}
-	if ctx.Done() != nil {
-		l.stopCtx = context.AfterFunc(ctx, l.contextEnded)
-	}
+	l.heed(ctx)
 	if m.quorum != nil {
 		m.enter(l)
 	} else if l.try && l.line.seemsFree(l.began) {
@@ -379,13 +401,20 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	return l
 }
 
-// admit gives the lock its place in the line here, unless it may not have one.
-func (m *LockManager) admit(l *Lock) error {
-	if m.closing {
+// admit gives the lock its place in the line here, unless it may not have one. around
+// is what its context says of other locks.
+func (m *LockManager) admit(l *Lock, around *holding) error {
+	if m.stopping {
 		return ErrClosed
 	}
 	if m.ended != nil {
 		return m.ended
+	}
+	if m.reentrant(l.key, around, l.began) {
+		if l.try {
+			return causes(ErrNotAcquired, ErrReentrant)
+		}
+		return ErrReentrant
 	}
 	if ln := m.slotOf(l.key).lines[l.key]; ln != nil && m.opts.maxQueue > 0 && !l.try {
 		queued := ln.length
@@ -415,6 +444,36 @@ func (m *LockManager) admit(l *Lock) error {
 		l.line.push(l)
 	}
 	return nil
+}
+
+// heed has the wait end with ctx, or after WithWaitTimeout. leaveLine calls stopCtx.
+func (l *Lock) heed(ctx context.Context) {
+	if ctx.Done() != nil {
+		l.stopCtx = context.AfterFunc(ctx, l.contextEnded)
+	}
+	if l.options.wait > 0 {
+		timer, stop := time.AfterFunc(l.options.wait, l.waitedEnough), l.stopCtx
+		l.stopCtx = func() bool {
+			if stop != nil {
+				stop()
+			}
+			return timer.Stop()
+		}
+	}
+}
+
+func (l *Lock) waitedEnough() {
+	m := l.manager
+	m.mu.Lock()
+	defer m.exit()
+	if l.state != waiting {
+		return
+	}
+	reasons := []error{ErrNotAcquired, fmt.Errorf("its turn did not come within %v", l.options.wait)}
+	if l.failure != nil {
+		reasons = append(reasons, l.failure)
+	}
+	m.abandon(l, causes(reasons...))
 }
 
 func (l *Lock) contextEnded() {

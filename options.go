@@ -3,6 +3,7 @@ package redislock
 import (
 	"context"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 )
@@ -119,12 +120,17 @@ type lockOptions struct {
 	renew   bool
 	maxHold time.Duration
 	value   string
+	wait    time.Duration // 0: for as long as the context lasts
 }
+
+// UntilUnlock is for WithAutoRenew: there is no longest hold.
+const UntilUnlock time.Duration = math.MaxInt64
 
 // WithAutoRenew prolongs the lease by its TTL, every third of a TTL, for as
 // long as the lock is held but for no longer than maxHold, counted from the
 // acquisition: a process that is stuck does not hold for ever. maxHold may not
-// be below the TTL. Default: no renewal, the lock lasts for one TTL.
+// be below the TTL; UntilUnlock, as all above 100 years, is no limit. Default: no
+// renewal, the lock lasts for one TTL.
 func WithAutoRenew(maxHold time.Duration) LockOption {
 	return func(o *lockOptions) error {
 		if maxHold <= 0 {
@@ -149,11 +155,26 @@ func WithValue(value string) LockOption {
 	}
 }
 
+// WithWaitTimeout has a call give up if it is not its turn within d, more than 0: it
+// leaves the line, and fails with ErrNotAcquired, not with context.DeadlineExceeded.
+// Unlike a deadline of the context it bounds the wait alone: the function that Do runs
+// keeps the context as it is. For Lock, Acquire and Do; calls that do not wait refuse
+// it. Default: the wait lasts for as long as the context.
+func WithWaitTimeout(d time.Duration) LockOption {
+	return func(o *lockOptions) error {
+		if d <= 0 {
+			return invalid("wait timeout is %v: want more than 0", d)
+		}
+		o.wait = d
+		return nil
+	}
+}
+
 // maxTTL keeps every sum of a time and a TTL far from overflow.
 const maxTTL = 100 * 365 * 24 * time.Hour
 
 // parse checks everything that a caller says of one acquisition, and sets o.
-func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration, opts []LockOption, o *lockOptions) error {
+func (m *LockManager) parse(ctx context.Context, verb, name string, ttl time.Duration, opts []LockOption, o *lockOptions) error {
 	switch {
 	case ctx == nil:
 		return invalid("context is nil")
@@ -175,6 +196,9 @@ func (m *LockManager) parse(ctx context.Context, name string, ttl time.Duration,
 	}
 	if o.renew && o.maxHold < ttl {
 		return invalid("auto-renew: max hold %v is below the ttl %v", o.maxHold, ttl)
+	}
+	if o.wait > 0 && tries(verb) {
+		return invalid("WithWaitTimeout: %s does not wait", verb)
 	}
 	return nil
 }

@@ -92,7 +92,8 @@ func (r *renewals) renewed(m *LockManager, l *Lock, now time.Time) {
 	if l.state != held {
 		return
 	}
-	if l.capped = !l.validUntil.Before(l.renewEnd.Add(-m.drift(l.ttl) - time.Millisecond)); !l.capped {
+	l.capped = !l.renewEnd.IsZero() && !l.validUntil.Before(l.renewEnd.Add(-m.drift(l.ttl)-time.Millisecond))
+	if !l.capped {
 		r.add(m, l, now)
 	}
 }

@@ -22,13 +22,29 @@ import (
 // where the caller has nothing to lose by it: a lock that was lost or has failed
 // is cleaned up after behind his back.
 func (l *Lock) Unlock() error {
-	if err := l.unlock(); err != nil {
-		return &Error{callUnlock, l.key, err}
+	if err := l.unlock(context.Background()); err != nil {
+		return &Error{callUnlock, l.Key(), err}
 	}
 	return nil
 }
 
-func (l *Lock) unlock() error {
+// Release is Unlock, but waits for no longer than ctx lasts. The release is sent in any
+// case, also if ctx has ended before; when ctx ends before Redis has confirmed, Release
+// returns the context's error, and the manager goes on until the lease ends.
+func (l *Lock) Release(ctx context.Context) error {
+	if err := l.unlock(ctx); err != nil {
+		return &Error{callRelease, l.Key(), err}
+	}
+	return nil
+}
+
+func (l *Lock) unlock(ctx context.Context) error {
+	if l.isNone() {
+		return ErrNotHeld
+	}
+	if ctx == nil {
+		return invalid("context is nil")
+	}
 	m := l.manager
 	m.mu.Lock()
 	now := time.Now()
@@ -52,6 +68,14 @@ func (l *Lock) unlock() error {
 		if m.quorum != nil {
 			m.settle(l) // enough nodes may have nothing of it
 		}
+	}
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() {
+			m.mu.Lock()
+			defer m.exit()
+			l.confirmed(contextError(ctx, errGoesOn))
+		})
+		defer stop()
 	}
 	m.exitUnlock()
 	l.cleaned.Wait()
