@@ -153,12 +153,12 @@ func (t *truth) wasFree(k *keyTruth) {
 	}
 }
 
-// excluded returns until when a waiter could not be served: he was skipped, as
-// his process did not listen. He looks when it listens again, or else when the
+// excluded returns until when a waiter could not be served: he was skipped, or passed
+// over, as his process did not listen. He looks when it listens again, or else when the
 // lease that he knows of is over.
 func (t *truth) excluded(a *attempt) time.Duration {
 	switch {
-	case !a.skipped:
+	case !a.skipped && !a.queued:
 		return a.excluded
 	case t.listens(a.process):
 		return min(a.process.listens, a.key.lease)

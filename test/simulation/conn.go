@@ -31,6 +31,7 @@ type conn struct {
 	lastUp, lastDown time.Duration
 
 	// The server's end.
+	side    int // of the two that take turns as the master
 	gone    bool
 	greeted bool
 	resp3   bool

@@ -79,6 +79,8 @@ var faults = []fault{
 		s.cut(func(*conn) bool { return true })
 	}},
 
+	{"failover", false, func(s *simulation, r *rand.Rand) { s.failOver(r) }},
+
 	{"FLUSHALL", true, func(s *simulation, r *rand.Rand) {
 		s.story.add("FAULT FLUSHALL")
 		s.byFault(s.server.store.flush)
@@ -129,6 +131,21 @@ func (s *simulation) byFault(f func()) {
 	s.truth.begin(c)
 	defer s.truth.end(c)
 	f()
+}
+
+// failOver has the other server become the master behind the one address, of which each
+// process learns at a moment of its own. What was connected stays so.
+func (s *simulation) failOver(r *rand.Rand) {
+	ahead := pick(r, 0, -upTo(r, 2*time.Second), upTo(r, 2*time.Second))
+	if s.second {
+		ahead = max(ahead, 0) // where keys are lost, tokens rise only if no clock goes back
+	}
+	linked := r.IntN(3) > 0
+	s.story.add("FAULT another server is the master, whose clock is %v ahead; the old one follows it: %t", ahead, linked)
+	s.server.failOver(ahead, linked)
+	for _, p := range s.processes {
+		s.net.at(s.net.now()+upTo(r, s.scale/2), func() { p.side = s.server.master })
+	}
 }
 
 // foreigner makes an attempt of a program that does not use the library.

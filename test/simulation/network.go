@@ -103,6 +103,7 @@ func (n *network) dial(ctx context.Context, p *process) (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 	}
+	c.side = p.side
 	n.conns = append(n.conns, c)
 	return c, nil
 }

@@ -147,12 +147,12 @@ func (t *truth) placed(args []string, reply any) func() {
 
 // subscribes is told that a process begins to listen. It tells the id of its
 // manager by that, and has to look at every line.
-func (t *truth) subscribes(p *process, channel string) {
+func (t *truth) subscribes(p *process, channel string, atMaster bool) {
 	if id, ok := strings.CutPrefix(channel, grantChannel); ok && p.id == "" {
 		p.id = id
 		t.story.call(id, "manager "+p.name)
 	}
-	if channel == grantChannel+p.id {
+	if channel == grantChannel+p.id && atMaster {
 		p.listens = t.now()
 	}
 	for _, k := range t.keys {

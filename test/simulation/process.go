@@ -23,6 +23,7 @@ type process struct {
 	dials   int
 
 	listens time.Duration // since when, at last
+	side    int           // to which the address of the server leads it
 
 	gone    bool // its connections have ended, and its manager is not used any more
 	closing bool // Close was called

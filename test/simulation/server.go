@@ -24,6 +24,12 @@ type server struct {
 
 	lag *rand.Rand // of the events of expired keys
 
+	// There are two servers, of which one is the master, and which have the same data.
+	// The other refuses what writes. If it is linked, it passes on to its own
+	// subscribers what the master publishes, whose count knows nothing of them.
+	master int
+	linked bool
+
 	frozen   bool // takes in requests and runs none
 	backlog  []func()
 	refusing failure // the answer to all commands on data, if set
@@ -133,7 +139,7 @@ func (s *server) execute(c *conn, args []string) any {
 		slices.Sort(args[1:]) // they come from a map
 		for _, channel := range args[1:] {
 			if name == "SUBSCRIBE" {
-				s.truth.subscribes(c.process, channel)
+				s.truth.subscribes(c.process, channel, c.side == s.master)
 				c.subs[channel] = true
 			} else {
 				delete(c.subs, channel)
@@ -144,6 +150,9 @@ func (s *server) execute(c *conn, args []string) any {
 	}
 	if s.refusing != "" {
 		return s.refusing
+	}
+	if c.side != s.master {
+		return failure("READONLY You can't write against a read only replica.")
 	}
 	current := &call{conn: c, name: name}
 	s.truth.begin(current)
@@ -213,10 +222,15 @@ func scriptName(keys, args []string) string {
 func (s *server) publish(channel, text string) int64 {
 	receivers := int64(0)
 	for _, c := range s.net.conns {
-		if !c.gone && c.subs[channel] {
-			receivers++
-			c.push(encode(nil, message{"message", channel, text}, c.resp3))
+		if c.gone || !c.subs[channel] {
+			continue
 		}
+		if c.side == s.master {
+			receivers++
+		} else if !s.linked {
+			continue
+		}
+		c.push(encode(nil, message{"message", channel, text}, c.resp3))
 	}
 	return receivers
 }
@@ -247,11 +261,21 @@ func (s *server) config(args []string) any {
 // listeners returns how many connections the server thinks to be listening.
 func (s *server) listeners(channel string) (n int64) {
 	for _, c := range s.net.conns {
-		if !c.gone && c.subs[channel] {
+		if !c.gone && c.subs[channel] && c.side == s.master {
 			n++
 		}
 	}
 	return n
+}
+
+// failOver makes the other server the master, without the loss of a write. Its clock
+// shows another time by so much. The connections to the old one stay open.
+func (s *server) failOver(ahead time.Duration, linked bool) {
+	s.store.expire()
+	s.master, s.linked = 1-s.master, linked
+	s.ahead += ahead
+	clear(s.scripts)
+	s.truth.failedOver(ahead > 0)
 }
 
 type (

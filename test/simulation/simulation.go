@@ -24,6 +24,7 @@ type simulation struct {
 	keys      []string
 	scale     time.Duration // TTLs and faults are as long as this
 	trouble   time.Duration // for how long there are faults
+	second    bool          // some of which may take keys away
 
 	foreigners int
 	goroutines sync.WaitGroup // that close managers or watch Done
@@ -74,6 +75,7 @@ func (s *simulation) begin() {
 		}
 		s.processes = append(s.processes, startProcess(s.net, string(rune('A'+i)), r, opts...))
 	}
+	s.truth.processes = s.processes
 	s.keys = []string{"key", "other"}[:1+r.IntN(2)]
 }
 
@@ -143,13 +145,13 @@ const patience = 10 * time.Minute
 // strike plans the faults.
 func (s *simulation) strike() {
 	r := s.random
-	second := r.IntN(3) == 0
+	s.second = r.IntN(3) == 0
 	count := pick(r, 0, 0, 1, 2, 4, 8)
 	for range count {
 		f := faults[r.IntN(len(faults))]
 		own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
 		at := time.Duration(r.Int64N(int64(s.trouble)))
-		if !f.second || second {
+		if !f.second || s.second {
 			s.net.at(at, func() { f.strike(s, own) })
 		}
 	}
@@ -183,6 +185,12 @@ func (s *simulation) heal() {
 				c.end(errReset)
 			}
 		}
+	}
+	for _, p := range s.processes {
+		p.side = s.server.master
+	}
+	if slices.ContainsFunc(s.net.conns, func(c *conn) bool { return !c.gone && c.side != s.server.master }) {
+		grace = max(grace, 15*time.Second) // a probe comes every 10 s, with a ping
 	}
 	s.story.add("HEALED, in full after %v", grace)
 	s.truth.healed = now + grace

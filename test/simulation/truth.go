@@ -18,12 +18,14 @@ type truth struct {
 	keys     map[string]*keyTruth
 	attempts []*attempt
 	byValue  map[string]*attempt
-	joins    int
-	current  *call
-	fence    int64         // as the store holds it; 0: not there
-	fenceBy  []*process    // who drew from a fence without a time to live, and has to see to its end
-	troubled bool          // there are faults
-	healed   time.Duration // when the last fault had ended and was got over; 0: not yet
+
+	processes []*process
+	joins     int
+	current   *call
+	fence     int64         // as the store holds it; 0: not there
+	fenceBy   []*process    // who drew from a fence without a time to live, and has to see to its end
+	troubled  bool          // there are faults
+	healed    time.Duration // when the last fault had ended and was got over; 0: not yet
 }
 
 // keyTruth is what is true of one lock key.
@@ -330,6 +332,28 @@ func (t *truth) leave(k *keyTruth, release bool) {
 	if !a.robbed && t.believes(a) {
 		t.story.violation("G1: %s loses %s, which it has not given back and believes to hold until %s",
 			a, k.name, seconds(t.at(a.lock.ValidUntil())))
+	}
+}
+
+// failedOver is told that another server is the master, whose clock says when keys
+// expire. If it is ahead of the other one's, leases end earlier than was promised:
+// that is known of failovers.
+func (t *truth) failedOver(earlier bool) {
+	for _, k := range t.keys {
+		t.touch(k)
+		e := t.server.store.entries[k.name]
+		if k.owner == nil || e == nil {
+			continue
+		}
+		k.owner.robbed = k.owner.robbed || earlier
+		k.expires = t.server.when(e.expires)
+		k.owner.lease = k.expires
+		t.server.expireLater(e.expires)
+	}
+	for _, p := range t.processes {
+		if t.listens(p) { // once more
+			p.listens = t.now()
+		}
 	}
 }
 
