@@ -23,6 +23,7 @@ func (t *truth) checkOrder(k *keyTruth, a *attempt, c *call) {
 		switch {
 		case x.ghost || a.ghost: // has the place of some old request
 		case x == a || !x.queued || a.order != 0 && a.order < x.order:
+		case x.order <= t.setBack && a.order > t.setBack: // by clocks that cannot be compared
 		case a.order != 0 && c.name != "SET":
 			t.story.violation("G2: %s is granted %s before %s, who joined the line earlier", a, k.name, x)
 		case !x.waiting || !t.listens(x.process):
@@ -91,9 +92,20 @@ func (t *truth) hasJoined(key, member string) {
 		t.joins++
 		a.order = t.joins
 	}
+	if a.first == 0 {
+		a.first = a.order
+	}
 	a.excluded = t.excluded(a)
 	a.queued, a.skipped = true, false
 	t.touch(a.key)
+}
+
+// wasPutBack is told that a member of a queue got another place: its first one, which
+// it had not known as it joined anew.
+func (t *truth) wasPutBack(key, member string) {
+	if a := t.member(member); strings.HasPrefix(key, queueKeys) && a != nil && t.current.args[6] != "" && t.current.args[6] != "?" {
+		a.order = a.first
+	}
 }
 
 func (t *truth) hasLeft(key, member string, how removal) {

@@ -275,7 +275,7 @@ func (s *server) failOver(ahead time.Duration, linked bool) {
 	s.master, s.linked = 1-s.master, linked
 	s.ahead += ahead
 	clear(s.scripts)
-	s.truth.failedOver(ahead > 0)
+	s.truth.failedOver(ahead)
 }
 
 type (

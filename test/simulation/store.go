@@ -29,6 +29,7 @@ type watcher interface {
 	wasRemoved(key, value string, how removal, expired int64)
 	wasProlonged(key, value string, expires int64)
 	hasJoined(key, member string)
+	wasPutBack(key, member string)
 	hasLeft(key, member string, how removal)
 }
 
@@ -313,6 +314,7 @@ func (s *store) zadd(key string, e *entry, args []string) any {
 	if _, there := e.scores[args[1]]; there {
 		if !nx {
 			e.scores[args[1]] = score
+			s.watch.wasPutBack(key, args[1])
 		}
 		return int64(0)
 	}

@@ -21,6 +21,7 @@ type truth struct {
 
 	processes []*process
 	joins     int
+	setBack   int // how many had joined when the clock was last set back, by a failover
 	current   *call
 	fence     int64         // as the store holds it; 0: not there
 	fenceBy   []*process    // who drew from a fence without a time to live, and has to see to its end
@@ -63,7 +64,8 @@ type attempt struct {
 	ended    bool // the caller's context has ended, or its manager was closed
 
 	// In Redis.
-	order    int           // in which the first request joined; 0: not yet
+	first    int           // in which order the first request joined; 0: not yet
+	order    int           // and the one that counts: another if it has joined anew, at the end
 	knows    bool          // its place: an answer has told it
 	asked    bool          // has joined without saying that it might have before
 	queued   bool          // stands in the queue
@@ -338,14 +340,17 @@ func (t *truth) leave(k *keyTruth, release bool) {
 // failedOver is told that another server is the master, whose clock says when keys
 // expire. If it is ahead of the other one's, leases end earlier than was promised:
 // that is known of failovers.
-func (t *truth) failedOver(earlier bool) {
+func (t *truth) failedOver(ahead time.Duration) {
+	if ahead < 0 {
+		t.setBack = t.joins
+	}
 	for _, k := range t.keys {
 		t.touch(k)
 		e := t.server.store.entries[k.name]
 		if k.owner == nil || e == nil {
 			continue
 		}
-		k.owner.robbed = k.owner.robbed || earlier
+		k.owner.robbed = k.owner.robbed || ahead > 0
 		k.expires = t.server.when(e.expires)
 		k.owner.lease = k.expires
 		t.server.expireLater(e.expires)
