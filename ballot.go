@@ -16,11 +16,12 @@ import (
 // most one under way. So a release never overtakes the claim that it undoes, nor
 // the next claim the release.
 type ballot struct {
-	stands []stand // by node
-	vote   *vote   // for the lock, not decided yet; nil: none
-	rounds int     // votes in a row to which no majority answered
-	splits int     // votes in a row in which nobody had a majority
-	known  bool    // a majority has answered once
+	stands []stand   // by node
+	vote   *vote     // for the lock, not decided yet; nil: none
+	rounds int       // votes in a row to which no majority answered
+	since  time.Time // when the first of those began
+	splits int       // votes in a row in which nobody had a majority
+	known  bool      // a majority has answered once
 }
 
 // stand is how a lock stands with one node.
@@ -246,6 +247,17 @@ func (m *LockManager) settle(l *Lock) {
 		}
 		m.forget(l)
 	}
+}
+
+// barred tells that no majority of nodes may vote on the lock any more: see rename.
+func (b *ballot) barred(majority int) bool {
+	able := 0
+	for _, st := range b.stands {
+		if !st.ghost {
+			able++
+		}
+	}
+	return able < majority
 }
 
 func (b *ballot) notReleased() error {

@@ -214,7 +214,16 @@ func (m *LockManager) outvoted(v *vote, now time.Time) {
 
 	if v.answered() < m.quorum.majority {
 		l.failure = v.noMajority()
-		if b.rounds++; !b.known && b.rounds >= maxAttempts || m.ended != nil {
+		if b.rounds++; b.rounds == 1 {
+			b.since = v.began
+		}
+		if b.barred(m.quorum.majority) {
+			m.abandon(l, causes(ErrNotAcquired, l.failure)) // to try again would be in vain
+			return
+		}
+		// With a short TTL four votes are over while a busy machine takes a breath.
+		patient := !l.try && v.silent() && now.Sub(b.since) < maxPatience
+		if !b.known && b.rounds >= maxAttempts && !patient || m.ended != nil {
 			m.abandon(l, l.failure)
 			return
 		}

@@ -42,7 +42,11 @@ type quorum struct {
 //     guards data, have the storage check the token: no lease, on however many
 //     servers, stops a holder that was paused beyond it.
 //   - A call fails, if it has never heard from a majority of nodes, after four
-//     votes. One that has goes on trying within its context.
+//     votes; if nodes were merely too slow, Lock goes on for a second at least. The
+//     error is none of the sentinels, and has what each node said. A call that has
+//     heard from a majority goes on trying within its context.
+//   - Nodes have a tenth of the TTL to answer, but no less than 10 ms or a third of
+//     it. So a TTL below 100 ms fails where the machines or the network are busy.
 //
 // Nothing is sent, except with KeyspaceRequired.
 func NewQuorumManager(clients []redis.UniversalClient, opts ...Option) (*LockManager, error) {

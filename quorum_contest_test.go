@@ -448,6 +448,30 @@ func TestQuorumBelievesInEventsThatHaveCome(t *testing.T) {
 	serve(t, l)
 }
 
+// Nodes that are slow for half a second do not end a call that may wait, however short its
+// TTL is; TryLock says how little time they had.
+func TestQuorumShortTTLOutlivesSlowNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := startBubbleNodes(t)
+		defer ns.close()
+		m := ns.manager()
+		const ttl = 50 * time.Millisecond
+		require.NoError(t, acquire(t, m, "key", ttl).Unlock()) // so that all are connected
+		ns.delay.Store(int64(2 * ttl))
+		_, err := m.TryLock(ctx, "key", ttl)
+		require.ErrorContains(t, err, "0 of 3 nodes answered within 10ms, as a ttl of 50ms wants it")
+		require.NotErrorIs(t, err, redislock.ErrNotAcquired, "nobody said that it is taken")
+		time.AfterFunc(500*time.Millisecond, func() { ns.delay.Store(0) })
+		serve(t, m.Lock(ctx, "key", ttl))
+
+		ns.delay.Store(int64(2 * ttl))
+		began := time.Now()
+		require.ErrorContains(t, soon(t, m.Lock(ctx, "key", ttl)).Err, "0 of 3 nodes answered")
+		require.Less(t, time.Since(began), 2*time.Second)
+		ns.delay.Store(0)
+	})
+}
+
 // bubbleNodes are the nodes of a quorum in fake time. A request takes 0.2 ms there and
 // 0.2 ms back.
 type bubbleNodes struct {
@@ -455,6 +479,7 @@ type bubbleNodes struct {
 	servers  [3]*miniredis.Miniredis
 	clients  []*redis.Client
 	managers []*redislock.LockManager
+	delay    atomic.Int64 // of all answers, in ns
 }
 
 func startBubbleNodes(t *testing.T) *bubbleNodes {
@@ -494,7 +519,7 @@ func (ns *bubbleNodes) manager(opts ...redislock.Option) *redislock.LockManager 
 					server.Publish(fmt.Sprintf("__keyspace@0__:%v", args[3]), "del")
 				}
 			}
-			time.Sleep(200 * time.Microsecond)
+			time.Sleep(200*time.Microsecond + time.Duration(ns.delay.Load()))
 			return err
 		}))
 		ns.clients = append(ns.clients, c)

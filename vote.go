@@ -3,6 +3,7 @@ package redislock
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -470,9 +471,20 @@ func (v *vote) answered() (n int) {
 	return n
 }
 
+// silent tells that a node has not answered in time, and said nothing that would
+// make it useless to ask again.
+func (v *vote) silent() bool {
+	return slices.ContainsFunc(v.answers, func(a answer) bool { return a.err == errNoAnswer })
+}
+
 // noMajority says why too few nodes have answered.
 func (v *vote) noMajority() error {
-	reasons := []error{fmt.Errorf("no majority: %d of %d nodes answered", v.answered(), len(v.answers))}
+	text := fmt.Sprintf("no majority: %d of %d nodes answered", v.answered(), len(v.answers))
+	if v.silent() {
+		ttl := v.lock.ttl
+		text += fmt.Sprintf(" within %v, as a ttl of %v wants it", max(voteTimeout(ttl), min(ttl/10, maxPatience)), ttl)
+	}
+	reasons := []error{errors.New(text)}
 	for i, a := range v.answers {
 		if a.err != nil {
 			reasons = append(reasons, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), a.err))

@@ -150,3 +150,25 @@ func TestQuorumStandsBackAfterItsOwnRelease(t *testing.T) {
 	}
 	require.NotZero(t, ln.lookAt)
 }
+
+// A caller's own value stays through all votes, so a node from which a release of it may
+// still arrive has no vote. Where that leaves no majority, the call ends and says so.
+func TestQuorumCallEndsWhereNoMajorityMayVote(t *testing.T) {
+	for ghosts, ends := range []bool{false, false, true, true} {
+		t.Run("", func(t *testing.T) {
+			q := newStillQuorum(t)
+			l := q.lock
+			l.ballot.known = true // as the key was found taken before
+			for node := range 3 {
+				o := q.next(node)
+				o.cmd = newCommand()
+				l.ballot.stands[node].ghost = node < ghosts
+				q.complete(o, q.shards[node], errNoAnswer, time.Now())
+			}
+			require.Equal(t, ends, l.state != waiting, ghosts)
+			if ends {
+				require.ErrorIs(t, l.err, ErrNotAcquired)
+			}
+		})
+	}
+}
