@@ -51,7 +51,12 @@ var faults = []fault{
 	}},
 	{"refuse", false, func(s *simulation, r *rand.Rand) {
 		s.server.refusing = pick(r, failure("LOADING Redis is loading the dataset in memory"),
-			failure("BUSY Redis is busy running a script."), failure("OOM command not allowed when used memory > 'maxmemory'."))
+			failure("BUSY Redis is busy running a script."), failure("OOM command not allowed when used memory > 'maxmemory'."),
+			failure("READONLY You can't write against a read only replica."),
+			// The same, as scripts of Redis 6.2 say it.
+			failure("@user_script: 31: -READONLY You can't write against a read only replica.  "),
+			failure("ERR Error running script (call to f_da39a3ee5e6b4b0d3255bfef95601890afd80709): "+
+				"@user_script:58: @user_script: 58: -NOREPLICAS Not enough good replicas to write.  "))
 		d := upTo(r, 2*s.scale)
 		s.story.add("FAULT Redis answers %s for %v", s.server.refusing, d)
 		s.net.at(s.net.now()+d, func() { s.server.refusing = "" })
