@@ -305,40 +305,48 @@ inline publish(i)
 #endif
 }
 
-/* handover.lua, for manager s: hx is the next holder plus 1, or 0 */
+/* handover.lua, for manager s: hx is the next holder plus 1, or 0. Who is heard is
+ * asked before anything is written. If nobody is, the line stays as it is. */
 inline handover(s)
 {
 	hx = 0; hown = 0;
-	do
-	:: hx == 0 ->
-		first();
+	for (q : 0 .. N-1) {		/* the first who is heard */
 		if
-		:: h == 0 -> break
+		:: sc[q] > 0 && (mgr(q) == s || receivers(mgr(q))) && (hx == 0 || sc[q] < sc[hx-1]) -> hx = q+1
 		:: else
-		fi;
-		hown = (mgr(h-1) == s);
-		if
-		:: hown || receivers(mgr(h-1)) ->
-			sc[h-1] = 0; hx = h;
-			for (q : 0 .. N-1) {
-				assert(sc[q] == 0 || rank[q] == 0 || rank[q] > rank[hx-1]);	/* G2 */
-			}
-			setKey(hx-1);
-			draw();
-			if
-			:: !hown -> publish(hx-1)
-			:: else
-			fi
-		:: else ->
-			assert(disturbed || dead[mgr(h-1)]);	/* G4: the living keep their place */
-#ifdef BREAK_DEADHEAD
-			break
-#else
-			sc[h-1] = 0
-#endif
 		fi
-	:: else -> break
-	od
+	}
+#ifdef BREAK_DEADHEAD
+	first();
+	if :: hx != h -> hx = 0 :: else fi;
+#endif
+	for (q : 0 .. N-1) {
+		if
+		:: sc[q] > 0 && (hx == 0 || sc[q] < sc[hx-1]) ->
+#ifndef BREAK_DEADHEAD
+			assert(disturbed || dead[mgr(q)]);	/* G3, G4: the living keep their place, and get the key */
+#endif
+			if :: hx != 0 -> sc[q] = 0 :: else fi
+		:: else
+		fi
+	}
+	if
+	:: hx != 0 ->
+		hown = (mgr(hx-1) == s);
+		sc[hx-1] = 0;
+		for (q : 0 .. N-1) {
+			assert(sc[q] == 0 || rank[q] == 0 || rank[q] > rank[hx-1]);	/* G2 */
+		}
+		setKey(hx-1);
+		draw();
+		if
+		:: !hown -> publish(hx-1)
+		:: else
+		fi
+	:: else ->
+		first();
+		if :: h != 0 -> slip = 1 :: else fi	/* whoever comes first may have the key */
+	fi
 }
 
 /* acquire.lua, in slot s for lock i; j: join; score: of an earlier join, or 0 */

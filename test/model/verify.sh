@@ -2,9 +2,9 @@
 # verify.sh small        what CI runs: seconds
 # verify.sh full [doc]   all configurations: minutes; doc: writes the table into docs/model.md
 #
-# ONLY=lock or ONLY=quorum: one of the two models
+# ONLY=lock, ONLY=failover or ONLY=quorum: one of the three models
 #
-# Checks the models in lock.pml and quorum.pml with Spin: each configuration has to
+# Checks the models in lock.pml, failover.pml and quorum.pml with Spin: each configuration has to
 # hold, searched to the end, and each deliberate break has to be found. Anything else
 # is a failure.
 set -u -o pipefail
@@ -163,6 +163,68 @@ known() {
 	breaks flush-within-a-claim safety "$g10" $two -DTOKENS -DTICKS=1 -DFLUSHES=1 -DBETWEEN=2
 }
 
+# --- failover.pml ---
+
+alone='((key[cur]==(q+1))&&(pttl[cur]>=valid[q]))'
+kept='||shaken[q])'
+stays='assertion violated  !((st[q]==1))'
+drawn='assertion violated (dtok>top)'
+
+planned="-DQUEUED -DPLANNED=1"
+unplanned="-DQUEUED -DUNPLANNED=1"
+clock="$planned -DSKEW=1 -DDOUBTS=1 -DSTRAYS=1"
+third="-DN=3 $planned -DPROMPT -DTICKS=1"
+twice="$third -DLINGER -DDOUBLE"
+
+failover_small() {
+	holds failover safety $planned -DSKEW=1 -DCANCELS=1
+	holds failover-of-the-unready safety $unplanned -DTWOMASTERS
+	holds failover-wakeup liveness $planned
+}
+
+failover_full() {
+	# Nothing is lost: no exception.
+	holds failover-calls safety -DPLANNED=1
+	holds failover-to-and-fro safety -DQUEUED -DPLANNED=2 -DLOSSES=1
+	holds failover-cuts safety $planned -DCUTS=1 -DSKEW=1
+	holds failover-clock-ahead safety $clock
+	holds failover-clock-behind safety $clock -DBACKWARDS
+	holds failover-former-connections safety $planned -DDOUBTS=1 -DSTRAYS=1 -DLINGER -DCANCELS=1
+	holds failover-longer-leases safety $planned -DTTL=2 -DSKEW=1 -DCUTS=1
+	holds failover-three safety $third
+	holds failover-grants-twice safety $twice -DSAMEVALUE
+	holds failover-tokens safety $planned -DTOKENS -DLAG=3 -DLINGER -DDOUBLE
+	# The replica lacks the last writes.
+	holds failover-old-master-goes-on safety $unplanned -DTWOMASTERS -DCANCELS=1 -DLOSSES=1
+	holds failover-outage-tokens safety $unplanned -DTOKENS -DLAG=3 -DOUTAGE=4
+	holds failover-two-clocks-alike safety $unplanned -DTOKENS -DTWOMASTERS
+	# Every waiter is answered.
+	holds failover-wakeup-unplanned liveness $unplanned -DTWOMASTERS
+	holds failover-wakeup-astray liveness $planned -DCUTS=1 -DSTRAYS=1 -DPROMPT
+}
+
+failover_deliberate() {
+	breaks failover-publish-and-count safety "$alone" $planned -DBREAK_PUBLISHFIRST
+	breaks failover-unheard-taken-out safety "$stays" $planned -DBREAK_POPALL
+	breaks failover-second-delivery-given-back safety "$alone" $twice -DSAMEVALUE -DBREAK_GIVEBACK
+}
+
+failover_deliberate_full() {
+	breaks failover-deaf safety "$kept" $third -DTICKS=2 -DBREAK_DEAF
+	breaks failover-believed-unasked safety "$alone" $clock -DBREAK_BELIEVE
+	breaks failover-probe-without-clock safety "$alone" $clock -DBREAK_CLOCKAPART
+	breaks failover-answers-from-before safety "$alone" $clock -DBREAK_OLDANSWERS
+	breaks failover-own-value-given-back safety "$alone" $twice -DSAMEVALUE -DBREAK_REMEMBERED
+	breaks failover-unheard-after-all safety "$alone" $twice -DMUTES=1 -DBREAK_RETRY
+}
+
+failover_known() {
+	breaks failover-leases-shortened safety "$alone" $planned -DSKEW=1 -DSHORTENED
+	breaks failover-former-connection-and-clock safety "$alone" $clock -DLINGER
+	breaks failover-no-outage safety "$drawn" $unplanned -DTOKENS -DLAG=3
+	breaks failover-two-draw safety "$drawn" -DN=3 $unplanned -DPROMPT -DTICKS=1 -DTOKENS -DTWOMASTERS -DLAG=3 -DOUTAGE=4
+}
+
 # --- quorum.pml ---
 
 exclusion='((m==c)||'
@@ -245,6 +307,12 @@ case ${ONLY:-} in '' | lock)
 	$size
 	deliberate
 	[ "$size" = full ] && known ;;
+esac
+case ${ONLY:-} in '' | failover)
+	model=$here/failover.pml
+	failover_$size
+	failover_deliberate
+	[ "$size" = full ] && failover_deliberate_full && failover_known ;;
 esac
 case ${ONLY:-} in '' | quorum)
 	model=$here/quorum.pml
