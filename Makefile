@@ -15,7 +15,7 @@
 
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES = . examples/booking test bench
+MODULES = . test bench examples/booking
 FOR ?= 5m
 SEEDS ?= 20000
 FUZZTIME ?= 30s

@@ -77,7 +77,7 @@ func TestValidityCountsFromTheRequest(t *testing.T) {
 		require.Equal(t, sent.Add(2*(ttl-ttl/100)), l.ValidUntil(), "an extension")
 
 		next := b.manager.Lock(ctx, "key", ttl)
-		time.Sleep(3 * time.Second) // until no look is due, which would tell as well
+		time.Sleep(5 * time.Second) // no look is due, which would tell as well, nor is CONFIG asked for again
 		sent = slowly()
 		require.NoError(t, l.Unlock())
 		require.NoError(t, next.Wait().Err)

@@ -82,7 +82,7 @@ func (s *Server) Run() error {
 		_ = cmd.Wait()
 		close(gone)
 	}()
-	for deadline := time.After(10 * time.Second); ; {
+	for deadline := time.After(patience); ; {
 		if err = s.ping(); err == nil {
 			if s.begin != nil {
 				return s.begin()
