@@ -239,3 +239,59 @@ func TestProbeIsRefusedByAReplica(t *testing.T) {
 	require.True(t, redis.IsReadOnlyError(probe(replica).Err()))
 	require.Zero(t, probe(master).Val())
 }
+
+// Planned failovers, to and fro, amid a crowd: nothing is lost, so each lock has one
+// holder, each holder a token above all before, and no call fails.
+func TestPlannedFailoversUnderLoad(t *testing.T) {
+	servers := []*redistest.Server{redistest.Start(t, "--repl-diskless-sync-delay", "0")}
+	servers = append(servers, startReplica(t, servers[0]))
+	endpoint := newAddress(servers[0].Addr)
+	work := newLoad(t)
+	for range 4 {
+		m := newManager(t, endpoint.client(t))
+		for j := range 8 {
+			work.run(m, fmt.Sprint("key", j%4), time.Minute)
+		}
+	}
+	work.goesOn(300)
+	for i := range 4 {
+		handOverTo(t, servers[i%2], servers[(i+1)%2])
+		endpoint.leadsTo.Store(&servers[(i+1)%2].Addr)
+		work.goesOn(300)
+	}
+	work.end()
+}
+
+// The same in a cluster, where a replica takes its master's place: what it publishes
+// reaches all nodes of the shard.
+func TestPlannedFailoversOfAClusterUnderLoad(t *testing.T) {
+	c := redistest.StartCluster(t, 3, 1)
+	work := newLoad(t)
+	for range 4 {
+		m := newManager(t, c.Client(nil))
+		for j := range 8 {
+			work.run(m, fmt.Sprint("key", j%4), time.Minute)
+		}
+	}
+	work.goesOn(300)
+	replicas := func() (replicas []*redis.Client) {
+		for _, server := range c.Servers {
+			node := c.Node(server)
+			if values, err := node.InfoMap(ctx, "replication").Result(); err == nil && values["Replication"]["role"] == "slave" {
+				replicas = append(replicas, node)
+			}
+		}
+		return replicas
+	}
+	for range 2 {
+		for _, replica := range replicas() {
+			require.NoError(t, replica.Do(ctx, "cluster", "failover").Err())
+			eventually(t, "the replica is the master", func() bool {
+				values, err := replica.InfoMap(ctx, "replication").Result()
+				return err == nil && values["Replication"]["role"] == "master"
+			})
+			work.goesOn(300)
+		}
+	}
+	work.end()
+}
