@@ -178,6 +178,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		m.failed(o, err)
 		return
 	}
+	s.proven = s.proven || !o.follow
 	s.observe(o.sent, now, r.server)
 	m.turned(l.key, r)
 	if r.held {
@@ -391,6 +392,10 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		r.released = r.freed
 	default:
 		r, err = decodeRelease(o.cmd.Val())
+	}
+	if isDenied(err) && !o.plain {
+		m.releasePlainly(o)
+		return
 	}
 	switch {
 	case err != nil:

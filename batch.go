@@ -102,6 +102,10 @@ func (s *shard) takeBatch() *batch {
 		}
 		switch o.kind {
 		case opClaim:
+			if !s.proven {
+				o.kind = opAcquire
+				break
+			}
 			s.raiseFence(b, o)
 			b.drawFor(o)
 		case opExtend:

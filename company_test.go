@@ -137,6 +137,7 @@ func TestReleasesInCompanyAreTriedAgain(t *testing.T) {
 func TestClaimsInCompanyDrawTokensOfTheirOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		const n = 70
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
 		foreign := b.another(t)
 		taken := acquire(t, foreign.manager, "key7", time.Minute)
 		var locks []*redislock.Lock

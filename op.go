@@ -29,6 +29,7 @@ type op struct {
 	join   bool // opAcquire: wait in the line
 	look   bool // opAcquire: looks after the line, for all who wait here
 	rejoin bool // opAcquire: part of a rejoin
+	plain  bool // opRelease: was done by plain commands
 
 	lock       *Lock
 	list       *opList // it stands in: what its sender has not sent yet; nil: sent

@@ -47,6 +47,7 @@ type sender struct {
 	work   chan *batch // holds no more than were parked; nil: to be taken in person; closed by Close
 	waking bool        // a goroutine is about to do that
 
+	proven   bool      // the server lets us run scripts, on the side keys too
 	failures int       // batches in a row that failed
 	resumeAt time.Time // after failures: send nothing before
 	toldAt   time.Time // when the log last said that requests are not served
@@ -270,6 +271,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 	for _, o := range b.ops {
 		err := o.err()
 		o.failure = classify(err)
+		s.proven = s.proven && !isDenied(err)
 		if o.failure == clientEnded {
 			if s.mayFollow(b) { // the cluster's client closes those of servers that have left it
 				s.mayHaveMoved(o, err)

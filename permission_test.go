@@ -1,0 +1,75 @@
+package redislock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redistest"
+)
+
+// forbidding are rules of users who may not do what locks need, beside "+@all".
+var forbidding = map[string][]string{
+	"scripts":   {"~*", "&*", "+@all", "-eval", "-evalsha"},
+	"side keys": {"~app:*", "&*", "+@all"},
+}
+
+// Who may not run scripts, or not touch the library's own keys, is told so each time,
+// and nothing is left in Redis.
+func TestWhatIsForbiddenLeavesNothing(t *testing.T) {
+	for name, rules := range forbidding {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			admin := server.Client(nil)
+			m := newManager(t, aclClient(t, server, rules), redislock.WithPrefix("app:"))
+			for range 2 {
+				_, err := m.TryLock(ctx, "key", time.Hour)
+				require.ErrorContains(t, err, "NOPERM")
+				require.NotErrorIs(t, err, redislock.ErrNotAcquired)
+				require.ErrorContains(t, soon(t, m.Lock(ctx, "key", time.Hour)).Err, "NOPERM")
+			}
+			require.Empty(t, admin.Keys(ctx, "*").Val())
+		})
+	}
+}
+
+// What is forbidden later, while locks are held, is undone by plain commands.
+func TestWhatIsForbiddenLaterIsUndone(t *testing.T) {
+	for name, rules := range forbidding {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			admin := server.Client(nil)
+			m := newManager(t, aclClient(t, server, []string{"~*", "&*", "+@all"}), redislock.WithPrefix("app:"))
+			require.NoError(t, acquire(t, m, "warm", time.Hour).Unlock())
+			held, taken := acquire(t, m, "held", time.Hour), acquire(t, m, "taken", time.Hour)
+			require.NoError(t, admin.Set(ctx, "app:taken", "another's", time.Hour).Err())
+
+			args := []any{"acl", "setuser", "locker", "resetkeys"}
+			for _, rule := range rules {
+				args = append(args, rule)
+			}
+			require.NoError(t, admin.Do(ctx, args...).Err())
+			for _, key := range []string{"key", "key", "another"} {
+				l, err := m.TryLock(ctx, key, time.Hour)
+				if err == nil { // plain commands were enough, as the fence was up to date
+					require.NoError(t, l.Unlock())
+					continue
+				}
+				require.ErrorContains(t, err, "NOPERM")
+			}
+			require.NoError(t, held.Unlock())
+			require.ErrorIs(t, taken.Unlock(), redislock.ErrLost)
+			eventually(t, "all is undone", func() bool {
+				return admin.Exists(ctx, "app:held", "app:key", "app:another").Val() == 0
+			})
+			require.Equal(t, "another's", admin.Get(ctx, "app:taken").Val())
+			if ttl, err := admin.TTL(ctx, redislock.FenceKey).Result(); err != redis.Nil {
+				require.Positive(t, ttl)
+			}
+			require.NoError(t, admin.Del(ctx, "app:taken").Err())
+		})
+	}
+}
