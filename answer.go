@@ -37,6 +37,9 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.failure.refused() {
 			limit = maxRefusals
 		}
+		if l.hasChosenValue() && l.token != 0 && !now.Before(l.validUntil) {
+			return false // the key may be another's by now
+		}
 		if o.attempts < limit {
 			return true
 		}
@@ -135,7 +138,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		m.mendFence(l.line.slot)
 	}
 	if err == nil {
-		o.uncertain = true // for whatever comes to pass from here on
+		o.uncertain, l.own = true, true // for whatever comes to pass from here on
 		if l.state == waiting && (begun || !ok) {
 			// The script draws a token that begins anew from the server's clock.
 			m.sendAcquire(&op{kind: opAcquire, lock: l})
@@ -151,7 +154,7 @@ func (m *LockManager) claimed(o *op, err error, now time.Time) {
 		m.taken(l, now)
 		return
 	}
-	o.uncertain = o.uncertain || o.halfDone()
+	o.uncertain, l.own = o.uncertain || o.halfDone(), l.own || o.halfDone()
 	m.failed(o, err)
 }
 
@@ -174,6 +177,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	}
 	if err != nil {
 		o.uncertain = o.uncertain || o.failure.mayHaveRun()
+		l.own = l.own || o.failure == success || o.failure.mayHaveRun() // success: it is not understood
 		l.joined = l.joined || o.join && o.uncertain
 		m.failed(o, err)
 		return
@@ -182,6 +186,7 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	s.observe(o.sent, now, r.server)
 	m.turned(l.key, r)
 	if r.held {
+		l.own = true
 		if r.lease < 0 {
 			r.lease = l.ttl // the TTL was taken off: trust in what was asked for
 		}
@@ -195,6 +200,9 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		return
 	}
 
+	if !l.doubt && l.token == 0 {
+		l.own = false // the key is another's, and no grant was heard of since
+	}
 	if !o.join {
 		l.trace = l.joined
 		m.taken(l, now)
@@ -228,9 +236,10 @@ func (m *LockManager) turned(key string, r acquireReply) {
 		return
 	}
 	if x := m.tickets[r.turn]; x != nil {
+		m.heardGrant(x)
 		m.confirm(x)
 	} else {
-		m.giveBack(key, r.holder)
+		m.giveBack(r.turn, key, r.holder)
 	}
 }
 
@@ -238,7 +247,7 @@ func (m *LockManager) turned(key string, r acquireReply) {
 // message that should have told it was lost.
 func (m *LockManager) find(ln *line, holder string) {
 	for l := ln.first; l != nil; l = l.next {
-		if l.value == holder {
+		if l.value == holder && l.mayOwn() {
 			m.confirm(l)
 			return
 		}
@@ -325,14 +334,18 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	l := m.tickets[g.seq]
 	if l == nil || l.key != g.key || l.value != g.value {
-		m.giveBack(g.key, g.value)
+		m.giveBack(g.seq, g.key, g.value)
 		return
 	}
 	sl := l.line.slot
 	if now.Sub(sl.trust.at) >= probeAfter {
 		m.probe(sl)
 	}
-	if l.state != waiting || l.isOf(sl) && g.server < l.asOf {
+	if l.isOf(sl) && g.server < l.asOf {
+		return // it has stood in line since
+	}
+	m.heardGrant(l)
+	if l.state != waiting {
 		return // known, or gone again, or about to be given back
 	}
 	if m.opts.replicas > 0 || !sl.trust.heard || !l.isOf(sl) {
@@ -357,12 +370,11 @@ func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 	m.granted(l, g.token, validUntil, now)
 }
 
-// giveBack releases a grant that nobody here waits for any more.
-func (m *LockManager) giveBack(key, value string) {
-	if x := m.named[[2]string{key, value}]; x != nil {
-		if x.joined { // a later lock goes by the same value
-			m.confirm(x)
-		}
+// giveBack releases a grant that nobody here waits for any more. Of a chosen value it
+// may be a message that came twice, and the key another's by now.
+func (m *LockManager) giveBack(seq uint64, key, value string) {
+	if isChosen(seq) {
+		m.warn("a grant that nobody waits for has to run out", "key", key, "value", masked(value))
 		return
 	}
 	m.warn("giving back a grant that nobody waits for", "key", key, "value", masked(value))
@@ -415,17 +427,23 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	}
-	m.forget(l)
+	if r.foreign {
+		m.leftBehind(l)
+	} else {
+		m.forget(l)
+	}
 
 	if r.handed {
 		next := m.tickets[r.seq]
 		switch {
 		case next == nil:
-			m.giveBack(l.key, r.value)
+			m.giveBack(r.seq, l.key, r.value)
+		case next.isOf(next.line.slot) && r.server < next.asOf: // it has had to join again since
 		case m.opts.replicas > 0, !next.isOf(next.line.slot):
+			m.heardGrant(next)
 			m.confirm(next)
-		case r.server < next.asOf: // it has had to join again since
 		default:
+			m.heardGrant(next)
 			m.granted(next, r.token, o.sent.Add(next.ttl-drift(next.ttl)), now)
 		}
 	}

@@ -61,6 +61,7 @@ type Lock struct {
 	unlocking bool          // Unlock waits for cleaned
 	capped    bool          // renewed up to renewEnd
 	haunted   bool          // a late acquire may have left something in Redis
+	own       bool          // the key may have its value by its own doing: see value.go
 	stale     uint8         // grants that came too late to be of use
 	heapAt    int32         // index in the renewals, -1 outside
 	holdAt    int32         // index in the holds
@@ -274,7 +275,7 @@ func (l *Lock) member() string {
 // hold moves a waiting lock to held. The caller holds m.mu, as for all below.
 func (m *LockManager) hold(l *Lock, token int64, validUntil, now time.Time) {
 	l.state = held
-	l.token, l.validUntil = token, validUntil
+	l.token, l.validUntil, l.own = token, validUntil, true
 	// A request that is still under way may put it back into the queue.
 	l.joined = l.inFlight
 	l.line.movedAt = now
@@ -323,6 +324,7 @@ func (m *LockManager) end(l *Lock) {
 func (m *LockManager) lose(l *Lock, cause error) {
 	l.state = lost
 	l.setErr(causes(ErrLost, cause))
+	m.disclaim(l)
 	m.renewals.remove(l)
 	m.holds.remove(m, l)
 	l.finish()
@@ -370,7 +372,7 @@ func (m *LockManager) cleanUp(l *Lock) {
 	case m.quorum != nil:
 		m.wipe(l)
 	case l.inFlight, l.releasing:
-	case l.trace:
+	case l.trace && (l.joined || l.mayOwn()):
 		l.releasing = true
 		m.submit(&op{kind: opRelease, lock: l, simple: l.neverQueued() && l.line.slot.lines[l.key] == nil})
 	default:

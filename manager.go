@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/internal/ownvalue"
 )
 
 // A LockManager acquires locks in one Redis. A process needs one of them for
@@ -275,6 +277,7 @@ func (m *LockManager) close() error {
 	m.closing, m.stopping = true, true
 	m.turnAway()
 	m.closed = true
+	m.forgetLeavers()
 	for _, s := range m.shards {
 		close(s.work)
 	}
@@ -364,10 +367,7 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 	}
 	l.value = l.options.value
 	if l.value == "" && err == nil {
-		var id uuid.UUID
-		if id, err = uuid.NewRandom(); err == nil {
-			l.value = id.String()
-		}
+		l.value, err = ownvalue.New(ctx)
 	}
 	if err == nil {
 		around = holdingOf(ctx)
@@ -437,8 +437,7 @@ func (m *LockManager) admit(l *Lock, around *holding) error {
 	if l.options.value != "" || m.quorum != nil {
 		m.named[[2]string{l.key, l.value}] = l
 	}
-	m.seq++
-	l.seq = m.seq
+	m.number(l)
 	l.line = m.lineOf(l.key)
 	if !l.try {
 		l.line.push(l)

@@ -110,6 +110,9 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 		args = acquireScript.appendCall(args, have)
 		args = append(args, l.line.scriptKeys()...)
 		args = append(args, l.valueArg, l.ttlArg, mode, manager, l.line.slot.grants, l.seq, score)
+		if !l.mayOwn() {
+			args = append(args, foreign)
+		}
 	case opRelease:
 		member := any("")
 		if l.joined {
@@ -122,6 +125,9 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 			value = o.value
 		}
 		args = append(args, value, manager, l.line.slot.grants, member)
+		if !l.mayOwn() {
+			args = append(args, foreign)
+		}
 	case opExtend:
 		args = extendScript.appendCall(args, have)
 		args = append(args, 1, l.line.lockArg, l.valueArg, o.ttl.Milliseconds())
@@ -144,12 +150,18 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 		args = voteScript.appendCall(args, have)
 		args = append(args, 4, l.line.lockArg, l.line.slot.fence, rivalKeys+l.key, pollKeys+l.key,
 			o.value, l.ttlArg, o.vote.token, l.manager.quorum.minUptime, waits, polls)
+		if l.hasChosenValue() && !o.uncertain {
+			args = append(args, foreign)
+		}
 	case opConfirm:
 		args = confirmScript.appendCall(args, have)
 		args = append(args, 2, l.line.lockArg, l.line.slot.fence, o.value, o.vote.token)
 	}
 	return args
 }
+
+// foreign tells scripts that an owner value which they find is another's.
+const foreign = "foreign"
 
 // appendFree appends the call of free.lua for several locks.
 func appendFree(args []any, ops []*op, have *loaded) []any {

@@ -142,8 +142,14 @@ func WithAutoRenew(maxHold time.Duration) LockOption {
 }
 
 // WithValue sets the owner value that Redis stores under the key, for the sake
-// of other programs that look at it. It has to be different for every
-// acquisition: whoever knows the value of a lock counts as its owner.
+// of other programs that look at it. Whoever knows the value of a lock can release it.
+//
+// It should be different for every acquisition. Locks of several managers that have the
+// same value exclude each other all the same: a lock counts a value that it finds under
+// the key as its own only if it may have put it there itself. Where that is in doubt, as
+// when the message of a grant was lost, the key stays until its lease ends. A request
+// with such a value is not sent again over another connection while the first is
+// silent. In one manager two locks on one key may not have the same value at a time.
 // Default: a random UUID.
 func WithValue(value string) LockOption {
 	return func(o *lockOptions) error {

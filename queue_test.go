@@ -306,7 +306,8 @@ func TestWaiterSkippedWhileItsConnectionWasDown(t *testing.T) {
 }
 
 // A member that a request left behind, which arrived after the client had given
-// up on it, becomes the holder when its turn comes. The lock is given back.
+// up on it, becomes the holder when its turn comes. The lock is given back;
+// that of a value of the caller's choice, which has an odd number, has to run out.
 func TestGrantForAForgottenLockIsGivenBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		other, err := redislock.NewLockManager(b.client)
@@ -321,10 +322,17 @@ func TestGrantForAForgottenLockIsGivenBack(t *testing.T) {
 		for told, releaser := range map[string]*redislock.LockManager{"message": other, "reply": b.manager} {
 			holder := acquire(t, releaser, "key", time.Hour)
 			queue, _ := redislock.KeysOf("key")
-			require.NoError(t, b.client.ZAdd(ctx, queue, redis.Z{Score: 1, Member: id + ":3600000:99:forgotten"}).Err())
+			require.NoError(t, b.client.ZAdd(ctx, queue, redis.Z{Score: 1, Member: id + ":3600000:98:forgotten"}).Err())
 			require.NoError(t, holder.Unlock())
 			synctest.Wait()
 			require.False(t, b.server.Exists("key"), "told by "+told)
+
+			holder = acquire(t, releaser, "key", time.Hour)
+			require.NoError(t, b.client.ZAdd(ctx, queue, redis.Z{Score: 1, Member: id + ":3600000:99:chosen"}).Err())
+			require.NoError(t, holder.Unlock())
+			synctest.Wait()
+			require.True(t, b.server.Exists("key"), "told by "+told+": it may be another's by the same value")
+			b.server.Del("key")
 		}
 		require.NoError(t, waiter.Unlock())
 		require.NoError(t, other.Close())

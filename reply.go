@@ -62,6 +62,7 @@ func decodeAcquire(v any) (r acquireReply, err error) {
 type releaseReply struct {
 	released bool
 	freed    bool // nobody was waiting
+	foreign  bool // the key has the value, though not by the lock's own doing as far as is known
 
 	// The waiter of this manager who is the holder now.
 	handed bool
@@ -79,6 +80,8 @@ func decodeRelease(v any) (r releaseReply, err error) {
 		return releaseReply{released: true, freed: true}, nil
 	case int64(2):
 		return releaseReply{released: true}, nil
+	case int64(4):
+		return releaseReply{foreign: true}, nil
 	}
 	f := fields(v, &err)
 	if f.int(0) != 3 {

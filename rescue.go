@@ -80,7 +80,7 @@ func (s *shard) rescue(b *batch) {
 				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
 				vote: o.vote, node: o.node,
 			})
-		case o.acquires() && o.lock.state == waiting:
+		case o.acquires() && o.lock.state == waiting && !o.lock.hasChosenValue(): // a copy may come late
 			if o.copies == nil {
 				o.copies = &copies{n: 1}
 			}
@@ -145,10 +145,6 @@ func (m *LockManager) late(o *op, err error) {
 
 // exorcise removes what a late acquire has left of a lock that is gone.
 func (m *LockManager) exorcise(l *Lock) {
-	if m.named[[2]string{l.key, l.value}] != nil {
-		m.giveBack(l.key, l.value) // a later lock goes by the same value
-		return
-	}
 	x := m.ghost(l.key, l.value)
 	x.seq, x.ttl, x.joined = l.seq, l.ttl, true
 	m.submit(&op{kind: opRelease, lock: x})

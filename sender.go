@@ -295,6 +295,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 			s.amiss(o, err, now)
 			o.attempts++
 			o.uncertain = o.uncertain || o.failure.mayHaveRun() || o.halfDone()
+			o.lock.own = o.lock.own || o.acquires() && (o.failure.mayHaveRun() || o.halfDone())
 			redirected := o.failure == elsewhere && !o.follow
 			s.mayHaveMoved(o, err)
 			o.follow = o.failure == elsewhere

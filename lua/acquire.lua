@@ -4,6 +4,8 @@
 -- ARGV  1 owner value   2 ttl in ms        3 'join' to wait, 'try' not to
 --       4 manager id    5 channel prefix   6 seq of the waiter
 --       7 score of an earlier join, '' if there was none, '?' if it was not answered
+--       8 'foreign' if the key cannot have the owner value by the caller's own doing:
+--         it is another's then, who goes by the same value; else nothing
 -- Reply {1, seconds, microseconds, token, lease, alone}: held; lease is the time
 --       left in ms (-1: none set); alone is 1 if nobody stood in the line, not
 --       even the caller.
@@ -29,7 +31,7 @@ local holder = redis.call('GET', KEYS[1])
 local kin = ARGV[4] .. ':' .. ARGV[2] .. ':'
 local member = kin .. ARGV[6] .. ':' .. ARGV[1]
 
-if holder == ARGV[1] then
+if holder == ARGV[1] and ARGV[8] ~= 'foreign' then
   redis.call('ZREM', KEYS[2], member)
   return {1, time[1], time[2], draw(KEYS[3], time, 10000), redis.call('PTTL', KEYS[1]), 0}
 end

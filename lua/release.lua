@@ -3,9 +3,12 @@
 -- KEYS  1 lock, 2 queue, 3 fence, 4 shortest, 5 skipped
 -- ARGV  1 owner value   2 manager id   3 channel prefix
 --       4 queue member of a waiter that may stand in the line, or ''
+--       5 'foreign' if the key cannot have the owner value by the caller's own doing, as
+--         far as he knows: it is left alone; else nothing
 -- Reply 0: not the holder (any more); the waiter has left the line
 --       1: released and free
 --       2: released and handed to a waiter of another manager
+--       4: foreign, and the key has the owner value: the waiter has left the line
 --       {3, seconds, microseconds, seq, token, value}: released and handed to
 --       this manager's waiter `seq`, whose owner value is `value`
 --
@@ -23,6 +26,9 @@ if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true)
 end
 if holder ~= ARGV[1] then
   return 0
+end
+if ARGV[5] == 'foreign' then
+  return 4
 end
 
 -- include draw.lua

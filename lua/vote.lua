@@ -5,6 +5,8 @@
 --       4 how many seconds the server must have been up, 0 for any
 --       5 manager id if the caller goes on to wait, else ''
 --       6 1 if it then hears of no release, and asks every so often; else ''
+--       7 'foreign' if the key cannot have the owner value by the caller's own doing: it
+--         is another's then, who goes by the same value; else nothing
 -- Reply {1, seconds, microseconds, token, rival, poll}: yes, the key holds the
 --       value, for ttl from now or longer; rival is the id of the manager that
 --       was refused last, '' if there was none of late; poll is 1 if there was of
@@ -23,7 +25,7 @@
 local time = redis.call('TIME')
 local values = redis.call('MGET', unpack(KEYS)) -- which takes a key of another type for none
 local holder, poll = values[1], values[4] and 1 or 0
-if holder and holder ~= ARGV[1] then
+if holder and (holder ~= ARGV[1] or ARGV[7] == 'foreign') then
   if ARGV[5] ~= '' then
     redis.pcall('SET', KEYS[3], ARGV[5], 'PX', 2500)
   end

@@ -7,8 +7,11 @@ import (
 	"time"
 
 	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/ownvalue"
 	"github.com/redislock/redislock/test/history"
 )
+
+func init() { ownvalue.Foresee() } // each acquisition is known by its value
 
 // A caller acquires locks one after the other, in every way there is, and records
 // what it asked for and what it was told.
@@ -72,7 +75,8 @@ func (c *caller) acquire(op string) {
 		})
 		defer timer.Stop()
 	}
-	options := []redislock.LockOption{redislock.WithValue(op)}
+	ctx = ownvalue.With(ctx, op)
+	var options []redislock.LockOption
 	if a.renew {
 		options = append(options, redislock.WithAutoRenew(5*a.ttl))
 	}

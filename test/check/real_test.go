@@ -13,11 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/ownvalue"
 	"github.com/redislock/redislock/internal/redistest"
 	"github.com/redislock/redislock/test/aof"
 	"github.com/redislock/redislock/test/check"
 	"github.com/redislock/redislock/test/history"
 )
+
+func init() { ownvalue.Foresee() } // each acquisition is known by its value
 
 var ctx = context.Background()
 
@@ -67,11 +70,11 @@ func (r *recorder) once(m *redislock.LockManager, process string) {
 	of := func(kind history.Kind) history.Event {
 		return history.Event{Process: process, Kind: kind, Op: name, Key: key}
 	}
-	opts := []redislock.LockOption{redislock.WithValue(name)}
+	var opts []redislock.LockOption
 	if renew {
 		opts = append(opts, redislock.WithAutoRenew(3*ttl))
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ownvalue.With(ctx, name))
 	defer cancel()
 	if rand.IntN(8) == 0 {
 		timer := time.AfterFunc(time.Duration(rand.IntN(100))*time.Millisecond, func() {

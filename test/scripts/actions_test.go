@@ -47,13 +47,18 @@ func (w *world) caller(t *rapid.T) *caller { return rapid.SampledFrom(w.callers)
 
 func (w *world) join(t *rapid.T) {
 	by := w.caller(t)
-	w.do(t, call{verb: "acquire", by: by, join: true})
+	w.do(t, call{verb: "acquire", by: by, join: true, foreign: seldom(t)})
 	if rapid.Bool().Draw(t, "the answer is lost") {
 		by.score = [2]int64{}
 	}
 }
 
-func (w *world) try(t *rapid.T) { w.do(t, call{verb: "acquire", by: w.caller(t)}) }
+// seldom is whether a value that is found counts as another's.
+func seldom(t *rapid.T) bool { return rapid.IntRange(0, 3).Draw(t, "foreign") == 0 }
+
+func (w *world) try(t *rapid.T) {
+	w.do(t, call{verb: "acquire", by: w.caller(t), foreign: seldom(t)})
+}
 
 // rejoin is a look after the line, and what follows when a line was lost.
 func (w *world) rejoin(t *rapid.T) {
@@ -93,7 +98,7 @@ func (w *world) oneSkipped(t *rapid.T) *caller {
 // release is by whoever it may be: holder, waiter or stranger.
 func (w *world) release(t *rapid.T) {
 	by := w.caller(t)
-	c := call{verb: "release", by: by}
+	c := call{verb: "release", by: by, foreign: seldom(t)}
 	if by.joined {
 		c.member = by.member()
 	}

@@ -46,6 +46,8 @@ type call struct {
 	score  [2]int64 // acquire: of an earlier join, or 0
 	unsure bool     // acquire: there may have been one that was not answered
 
+	foreign bool // acquire, release: the value, if the key has it, is another's
+
 	member string // release: the queue member that may have to go, or ""
 
 	ttl int64 // extend
@@ -60,8 +62,8 @@ func (c call) String() string {
 	for _, o := range c.others {
 		others += fmt.Sprintf(" and %q", o.value)
 	}
-	return fmt.Sprintf("%s of %q%s (%s, seq %d, ttl %d) join=%t score=%v unsure=%t member=%q ttl=%d raise=%t",
-		c.verb, c.by.value, others, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.member, c.ttl, c.raise)
+	return fmt.Sprintf("%s of %q%s (%s, seq %d, ttl %d) join=%t score=%v unsure=%t foreign=%t member=%q ttl=%d raise=%t",
+		c.verb, c.by.value, others, c.by.manager, c.by.seq, c.by.ttl, c.join, c.score, c.unsure, c.foreign, c.member, c.ttl, c.raise)
 }
 
 // all are those for whom the call is.
@@ -81,11 +83,11 @@ func (c call) commands(s *texts, i int) [][]any {
 		} else if c.unsure {
 			score = "?"
 		}
-		return [][]any{append(append([]any{"eval", s.acquire}, by.keys()...),
-			by.value, by.ttl, mode, by.manager, channel, by.seq, score)}
+		return [][]any{c.ended(append(append([]any{"eval", s.acquire}, by.keys()...),
+			by.value, by.ttl, mode, by.manager, channel, by.seq, score))}
 	case "release":
-		return [][]any{append(append([]any{"eval", s.release}, by.keys()...),
-			by.value, by.manager, channel, c.member)}
+		return [][]any{c.ended(append(append([]any{"eval", s.release}, by.keys()...),
+			by.value, by.manager, channel, c.member))}
 	case "free":
 		all := c.all()
 		args := []any{"eval", s.free, 2 * len(all)}
@@ -112,9 +114,17 @@ func (c call) commands(s *texts, i int) [][]any {
 	return all
 }
 
+// ended adds what is last.
+func (c call) ended(args []any) []any {
+	if c.foreign {
+		args = append(args, "foreign")
+	}
+	return args
+}
+
 // A result is a reply, understood.
 type result struct {
-	what string // held, taken, behind, none, freed, handed, own, declined, some, lease; or the kind of error
+	what string // held, taken, behind, none, freed, handed, another's, own, declined, some, lease; or the kind of error
 
 	time     int64
 	token    int64
@@ -169,7 +179,7 @@ func understand(c call, replies []any) (r result) {
 		return freed(left, len(c.all()))
 	case "release":
 		if kind, ok := replies[0].(int64); ok {
-			return result{what: []string{"none", "freed", "handed"}[kind]}
+			return result{what: map[int64]string{0: "none", 1: "freed", 2: "handed", 4: "another's"}[kind]}
 		}
 	}
 	f := replies[0].([]any)

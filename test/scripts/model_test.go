@@ -69,7 +69,7 @@ func (m *model) step(c call, i int, got answer, reply result) result {
 func (m *model) acquire(c call, i int) result {
 	by, clock := c.by, span{m.reply.time, m.reply.time}
 	holder, taken := m.text(by.lock)
-	if taken && holder == by.value { // a repetition, or the grant was lost
+	if taken && holder == by.value && !c.foreign { // a repetition, or the grant was lost
 		m.leave(by.queue, by.member())
 		return result{what: "held", token: m.token(m.draw(clock, fenceLag)), lease: m.db[by.lock].ttl}.at(m.reply.time)
 	}
@@ -166,6 +166,9 @@ func (m *model) release(c call) result {
 	}
 	if holder, taken := m.text(by.lock); !taken || holder != by.value {
 		return result{what: "none"}
+	}
+	if c.foreign {
+		return result{what: "another's"}
 	}
 	clock := span{m.got.began, m.got.ended}
 	if m.reply.time != 0 {

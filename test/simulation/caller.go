@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/ownvalue"
 )
+
+func init() { ownvalue.Foresee() } // each acquisition is known by its value
 
 // A caller acquires locks one after another, in one of the ways in which
 // programs do.
@@ -95,7 +98,7 @@ func (c *caller) start(ctx context.Context, a *attempt, key string, renew bool) 
 	var opts []redislock.LockOption
 	if c.random.IntN(2) == 0 {
 		a.value = a.name
-		opts = append(opts, redislock.WithValue(a.value))
+		ctx = ownvalue.With(ctx, a.value)
 	}
 	what := "Lock"
 	if renew {
@@ -243,7 +246,7 @@ func (c *caller) tryLock(a *attempt, key string) {
 	c.enter(a, key, "TryLock")
 	ctx, cancel := context.WithTimeout(context.Background(), c.scale)
 	defer cancel()
-	l, err := c.process.manager.TryLock(ctx, key, a.ttl, redislock.WithValue(a.value))
+	l, err := c.process.manager.TryLock(ownvalue.With(ctx, a.value), key, a.ttl)
 	c.locked(func() {
 		if err != nil {
 			c.truth.wasRefused(a, err)
@@ -268,7 +271,7 @@ func (c *caller) do(a *attempt, key string) {
 	ctx, cancel := c.context()
 	defer cancel()
 	ran := false
-	err := c.process.manager.Do(ctx, key, a.ttl, func(ctx context.Context) error {
+	err := c.process.manager.Do(ownvalue.With(ctx, a.value), key, a.ttl, func(ctx context.Context) error {
 		l := redislock.FromContext(ctx)
 		c.locked(func() {
 			ran = true
@@ -292,7 +295,7 @@ func (c *caller) do(a *attempt, key string) {
 			c.locked(func() { c.truth.unlocks(a) })
 		}
 		return nil
-	}, redislock.WithValue(a.value))
+	})
 	c.locked(func() {
 		switch {
 		case c.process.gone:

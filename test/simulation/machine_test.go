@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/ownvalue"
 )
 
 // A machine is the library beside a model that says the same with a list: who
@@ -125,9 +126,9 @@ func (m *machine) start(t *rapid.T, try bool) {
 		var l *redislock.Lock
 		var err error
 		if try {
-			l, err = p.manager.TryLock(ctx, theKey, x.ttl, redislock.WithValue(x.value))
+			l, err = p.manager.TryLock(ownvalue.With(ctx, x.value), theKey, x.ttl)
 		} else {
-			l = p.manager.Lock(ctx, theKey, x.ttl, redislock.WithValue(x.value))
+			l = p.manager.Lock(ownvalue.With(ctx, x.value), theKey, x.ttl)
 			m.do(func() { x.lock = l })
 			err = l.Wait().Err
 		}

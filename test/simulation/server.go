@@ -211,9 +211,9 @@ func scriptName(keys, args []string) string {
 		return "extend"
 	case len(args) > 0 && len(keys) == 2*len(args):
 		return "free"
-	case len(keys) == 5 && len(args) == 4:
+	case len(keys) == 5 && (len(args) == 4 || len(args) == 5):
 		return "release"
-	case len(keys) == 5 && len(args) == 7:
+	case len(keys) == 5 && (len(args) == 7 || len(args) == 8):
 		return "acquire"
 	}
 	panic(fmt.Sprintf("what script is given %q %q?", keys, args))

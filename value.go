@@ -1,0 +1,92 @@
+package redislock
+
+import "time"
+
+// Owner values of the caller's choice (WithValue). Several managers may use the same
+// one: that a key has a lock's value does not tell whose it is then.
+//
+// Invariant: a lock counts a value that it finds as its own, and removes it, only if
+// it may have put it there itself: an attempt of its own may have arrived, or a grant
+// of it was heard. In doubt the key is left to the end of its lease.
+//
+// A value of the library's own making is random. Whoever finds that in a key has put
+// it there, at whatever time, so nothing of this matters to it.
+
+// Locks with a value of the caller's choice have odd numbers: of a grant to one that
+// is gone nothing else is known than its number.
+const seqStep = 2
+
+func isChosen(seq uint64) bool { return seq%seqStep == 1 }
+
+// number gives a new lock its number.
+func (m *LockManager) number(l *Lock) {
+	m.seq += seqStep
+	l.seq = m.seq
+	if l.hasChosenValue() {
+		l.seq++
+	}
+}
+
+func (l *Lock) hasChosenValue() bool { return l.options.value != "" }
+
+// mayOwn tells whether a value that is like the lock's may be its own doing.
+func (l *Lock) mayOwn() bool { return l.own || !l.hasChosenValue() }
+
+// disclaim: what the key has from here on is no longer the lock's, which was lost: it
+// is another's, or about to expire. The caller holds m.mu, as for all here.
+func (m *LockManager) disclaim(l *Lock) {
+	l.own = false
+	if l.hasChosenValue() && l.ballot != nil {
+		for i := range l.ballot.stands {
+			l.ballot.stands[i].trace = false
+		}
+	}
+}
+
+// heardGrant: a waiter here was made the holder. One with a chosen value that has left
+// the line meanwhile gives the key back.
+func (m *LockManager) heardGrant(l *Lock) {
+	if l.token != 0 {
+		return // it was held: the message came twice
+	}
+	l.own = true
+	if l.state == leaving && l.hasChosenValue() {
+		l.trace = true
+		l.doubt = l.inFlight // it is not what that will be answered
+		m.cleanUp(l)
+	}
+}
+
+// leftBehind takes in that the key has the value of a waiter that has left the line,
+// and that this waiter does not know of any grant. If there is one, it is on its way
+// here, and is waited for; else the key is another's, who goes by the same value.
+func (m *LockManager) leftBehind(l *Lock) {
+	l.confirmed(nil)
+	l.releasing, l.trace, l.joined = false, false, false
+	if name := [2]string{l.key, l.value}; m.named[name] == l {
+		delete(m.named, name) // others may use it
+	}
+	switch {
+	case l.own: // heard since
+		m.heardGrant(l)
+	case m.closed:
+		m.forget(l)
+	default:
+		time.AfterFunc(l.ttl, func() {
+			m.mu.Lock()
+			defer m.exit()
+			if l.state == leaving && !l.releasing {
+				m.forget(l)
+			}
+		})
+	}
+}
+
+// forgetLeavers forgets those whose grants Close does not wait for.
+func (m *LockManager) forgetLeavers() {
+	for _, l := range m.tickets {
+		if l.state == leaving && l.hasChosenValue() && !l.inFlight && !l.releasing {
+			m.forget(l)
+		}
+	}
+}
