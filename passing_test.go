@@ -199,6 +199,25 @@ func TestClientThatIsClosedEndsAll(t *testing.T) {
 	})
 }
 
+// Those who wait notice it although nothing is to be sent for an hour.
+func TestClosedClientIsNoticedByWhoWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		m, err := redislock.NewLockManager(b.client)
+		require.NoError(t, err)
+		held := acquire(t, m, "key", time.Hour)
+		waiter := m.Lock(ctx, "key", time.Hour)
+		synctest.Wait()
+		start := time.Now()
+		require.NoError(t, b.client.Close())
+		require.ErrorIs(t, waiter.Wait().Err, redis.ErrClosed)
+		require.Less(t, time.Since(start), 2*time.Second, "it has waited for the lease to end")
+		require.ErrorIs(t, held.Unlock(), redis.ErrClosed)
+		require.NoError(t, m.Close())
+
+		b.client = redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // for the bubble's end
+	})
+}
+
 // In a cluster the client closes the connections to a server that has left it, too.
 // Only the cluster's client itself knows.
 func TestClusterClientThatIsClosedEndsAll(t *testing.T) {
