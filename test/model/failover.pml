@@ -733,7 +733,10 @@ end:	do
 			strays--; subscribe(i, 1-cmds[i]); check() }
 #endif
 	:: d_step { sub[i] == ASKED -> printf("manager %d: subscribed\n", i); sub[i] = READY;
-			heard[i] = 0; seen[i] = 0; since[i] = 0; psince[i] = 0;
+			heard[i] = 0; seen[i] = 0;
+#ifndef BREAK_OLDANSWERS
+			since[i] = 0; psince[i] = 0;
+#endif
 			look(i); check() }
 #if DOUBTS > 0
 	:: d_step { sub[i] == READY && doubts > 0 -> printf("manager %d: gives up its subscription\n", i); doubts--; shaken[i] = 1; subscribeAnew(i); check() }

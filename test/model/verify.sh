@@ -29,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 rows=$work/rows
 : >"$rows"
 failures=0
-seconds=${SECONDS_EACH:-420} # for one search
+seconds=${SECONDS_EACH:-900} # for one search
 memory=${MEMORY_MB:-6000}
 
 # search NAME safety|liveness OPTIONS: builds and runs; leaves $work/NAME.out
