@@ -12,7 +12,34 @@ const (
 	maxAttempts        = 4  // of a request that a caller waits for
 	maxReleaseAttempts = 6  // of a release, before Unlock returns an error
 	maxRefusals        = 20 // likewise, by a Redis that answers but is not ready
+
+	// maxUnreached is how long a call may take that cannot even connect to a Redis that
+	// was never heard from, and maxLosing to one that was.
+	maxUnreached = 1800 * time.Millisecond
+	maxLosing    = 5 * time.Second
 )
+
+// unreached takes in whether a waiter's attempt to reach Redis has failed for want of a
+// connection. Such attempts may take long, as the client dials several times in each:
+// a call that does not stand in the line fails in time all the same.
+func (m *LockManager) unreached(l *Lock, s *shard, dial bool, now time.Time) {
+	l.unreached = dial
+	if !dial || l.failing || l.joined || l.state != waiting {
+		return
+	}
+	l.failing = true
+	limit := maxLosing
+	if s.roundTrip.estimate() == 0 {
+		limit = maxUnreached
+	}
+	time.AfterFunc(max(l.began.Add(limit).Sub(now), time.Millisecond), func() {
+		m.mu.Lock()
+		defer m.exit()
+		if l.failing = false; l.state == waiting && l.unreached && !l.joined {
+			m.abandon(l, l.failure)
+		}
+	})
+}
 
 // tryAgain decides whether an op that failed unsettled is sent once more, and
 // prepares it for that.
@@ -226,6 +253,9 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		m.find(ln, r.holder)
 	}
 	if again {
+		if at := ln.slot.at; at != nil {
+			at.events.suspected() // we may have been skipped as nobody was heard to listen
+		}
 		m.rejoin(ln)
 	}
 }
@@ -325,7 +355,7 @@ func (m *LockManager) granted(l *Lock, token int64, validUntil, now time.Time) {
 			m.confirm(l)
 		}
 	default:
-		m.abandon(l, causes(ErrNotAcquired, errLate))
+		m.abandon(l, causes(m.orFar(l, []error{ErrNotAcquired, errLate})...))
 	}
 }
 

@@ -38,6 +38,7 @@ func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessP
 	if f == nil {
 		return next(ctx, cmds)
 	}
+	_ = cmds[0].Args() // as the client does once it has a connection
 	time.Sleep(f.before)
 	err := next(ctx, cmds)
 	time.Sleep(f.after)
@@ -143,7 +144,7 @@ func TestAnswerCountsThatCameBeforeTheConnectionFailed(t *testing.T) {
 		require.Equal(t, start, time.Now(), "it has waited for what was under way")
 		require.True(t, b.frozen.Load(), "the pipeline was not cut")
 		require.Greater(t, time.Until(held[0].ValidUntil()), time.Minute)
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		require.Empty(t, answered[1])
 
 		heal()
@@ -215,7 +216,7 @@ func TestCloseWaitsForASlowAnswer(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
-		w.next.Store(&fate{after: time.Second})
+		w.next.Store(&fate{after: 500 * time.Millisecond})
 		l := b.manager.Lock(ctx, "key", time.Hour)
 		synctest.Wait()
 		require.NoError(t, b.manager.Close())
@@ -237,10 +238,10 @@ func TestCloseWaitsForWaitersThatUnlock(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 1, waiters(t, b.client, "key"))
 
-		w.next.Store(&fate{after: time.Second})
+		w.next.Store(&fate{after: 500 * time.Millisecond})
 		b.manager.Lock(ctx, "other", time.Hour) // keeps Close busy
 		synctest.Wait()
-		w.next.Store(&fate{before: 2 * time.Second})
+		w.next.Store(&fate{before: 500 * time.Millisecond})
 		go func() {
 			waiting.Wait()
 			_ = waiting.Unlock()

@@ -1,8 +1,10 @@
 package redislock
 
 import (
+	"context"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -45,16 +47,26 @@ type batch struct {
 	cmds []redis.Cmder
 	args []any // of all commands, in one piece of memory
 
+	ctx     context.Context // ended by Close for those that wait for a connection
 	began   time.Time
-	raises  []*raise // one for each fence that claims of the batch need it for
+	written atomic.Int64 // how long after that, in ns; 0: not yet
+	raises  []*raise     // one for each fence that claims of the batch need it for
 	draws   []*draw
 	follow  bool // has an op that has to follow a redirection
-	rescued bool // its ops were sent again
+	rescued bool // its ops were sent again, as often as they are to be
 
 	freed  map[string]bool // the keys that it releases, if it was full
 	behind []*op           // acquires of those that were to be sent after it: see overtakes
 
 	wait command // WAIT for replicas, if they matter to what the batch writes
+
+	rescueAt time.Time // when its ops may be sent again once more; zero: when it is due
+}
+
+// answered tells whether Redis has answered, be it with errors.
+func (b *batch) answered() bool {
+	err := b.cmds[0].Err()
+	return err == nil || isAnswer(err)
 }
 
 // A raise is a call of raise.lua, ahead of the claims that draw from the fence.
@@ -76,7 +88,7 @@ type draw struct {
 // have. It returns nil if there is nothing, or nothing that may go now. The caller
 // holds m.mu.
 func (s *shard) takeBatch() *batch {
-	b := &batch{began: time.Now(), ops: s.takeOps()}
+	b := &batch{ctx: s.m.ctx, began: time.Now(), ops: s.takeOps()}
 	if len(b.ops) == 0 {
 		return nil
 	}
@@ -194,7 +206,7 @@ func (s *sender) overtakes(o *op) *batch {
 		return nil
 	}
 	for _, b := range s.inFlight {
-		if b.freed[o.lock.key] && !b.rescued {
+		if b.freed[o.lock.key] && !b.rescued && b.rescueAt.IsZero() {
 			return b
 		}
 	}

@@ -1,6 +1,10 @@
 package redislock
 
-import "time"
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"time"
+)
 
 // What tests of the package's surface need to see behind it.
 
@@ -89,4 +93,24 @@ func (m *LockManager) Hears(key string) int {
 		return 0
 	}
 	return ln.contest.heard(m)
+}
+
+// ScriptDigest returns what EVALSHA calls a script by.
+func ScriptDigest(name string) string {
+	sum := sha1.Sum([]byte(textOf(name)))
+	return hex.EncodeToString(sum[:])
+}
+
+// Listens tells whether the manager takes itself to hear of grants of the key.
+func (m *LockManager) Listens(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.slotOf(key).ready
+}
+
+// LookAt has the line of a key looked after now.
+func (m *LockManager) LookAt(key string) {
+	m.mu.Lock()
+	defer m.exit()
+	m.look(m.slotOf(key).lines[key])
 }

@@ -218,6 +218,7 @@ func (m *LockManager) note(text string, err error) {
 func (m *LockManager) configure(ctx context.Context, server redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
 	defer cancel()
+	server = patient(server, maxAnswerTime)
 	const name = "notify-keyspace-events"
 	values, err := server.ConfigGet(ctx, name).Result()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,15 +33,29 @@ type bubble struct {
 	// linesLeft, if above 0, is how many more lines of replies come through. With the
 	// last of them its connection ends, and nothing gets through any more.
 	linesLeft atomic.Int64
-	mu        sync.Mutex
-	conns     []*bubbleConn
+
+	delay   atomic.Int64 // ns, of all that is written, and of each dial
+	refused atomic.Bool  // no connection is to be had
+	hole    atomic.Bool  // nor does anybody answer who dials
+
+	mu    sync.Mutex
+	conns []*bubbleConn // all that ever were
+
+	options func(*redis.Options) // of the client, before it is made; may be nil
+	wrapped bool                 // the manager gets the client in a type of its own
 }
 
 // inBubble runs a test in a bubble.
 func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
+	inBubbleOf(t, &bubble{}, test)
+}
+
+// inBubbleOf runs a test in a bubble of the given kind.
+func inBubbleOf(t *testing.T, b *bubble, test func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{server: miniredis.NewMiniRedis()}
+		b.server = miniredis.NewMiniRedis()
 		b.server.ClockTTL(true)
+		defer time.Sleep(10 * time.Minute) // for goroutines of the client that end by and by
 		defer b.server.Close()
 		b.begin(t)
 		defer b.end(t) // also after a failure, as goroutines that are left are a panic
@@ -50,23 +65,53 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 
 // begin makes a manager, with a client of its own.
 func (b *bubble) begin(t *testing.T) {
-	b.client = redis.NewClient(&redis.Options{
-		Addr: "127.0.0.1:1", // an address, so that nothing is looked up
-		Dialer: func(context.Context, string, string) (net.Conn, error) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			conn, err := b.server.Dial()
-			if err != nil {
-				return nil, err
-			}
-			c := newBubbleConn(conn, b)
-			b.conns = append(b.conns, c)
-			return c, nil
-		},
-	})
+	options := &redis.Options{
+		Addr:   "127.0.0.1:1", // an address, so that nothing is looked up
+		Dialer: b.dial,
+	}
+	if b.options != nil {
+		b.options(options)
+	}
+	b.client = redis.NewClient(options)
+	var client redis.UniversalClient = b.client
+	if b.wrapped {
+		client = wrappedClient{b.client}
+	}
 	var err error
-	b.manager, err = redislock.NewLockManager(b.client)
+	b.manager, err = redislock.NewLockManager(client)
 	require.NoError(t, err)
+}
+
+// A wrappedClient is what programs pass that count or trace what they send.
+type wrappedClient struct{ redis.UniversalClient }
+
+func (b *bubble) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	time.Sleep(time.Duration(b.delay.Load()))
+	if b.hole.Load() {
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: ctx.Err()}
+	}
+	if b.refused.Load() {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	conn, err := b.server.Dial()
+	if err != nil {
+		return nil, err
+	}
+	c := newBubbleConn(conn, b)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conns = append(b.conns, c)
+	return c, nil
+}
+
+// silence has all connections swallow what is written from here on. New ones work.
+func (b *bubble) silence() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.silent.Store(true)
+	}
 }
 
 func (b *bubble) end(t *testing.T) {
@@ -91,12 +136,14 @@ type bubbleConn struct {
 	bubble  *bubble
 	written chan []byte
 	closed  sync.Once
+	silent  atomic.Bool
 }
 
 func newBubbleConn(conn net.Conn, b *bubble) *bubbleConn {
 	c := &bubbleConn{Conn: conn, bubble: b, written: make(chan []byte, 1000)}
 	go func() {
 		for p := range c.written {
+			time.Sleep(time.Duration(b.delay.Load()))
 			_, _ = conn.Write(p)
 		}
 	}()
@@ -111,7 +158,7 @@ func (c *bubbleConn) Write(p []byte) (int, error) {
 		}
 		c.bubble.ear.Store(c)
 	}
-	if !c.bubble.frozen.Load() {
+	if !c.bubble.frozen.Load() && !c.silent.Load() {
 		c.written <- bytes.Clone(p)
 	}
 	return len(p), nil
@@ -494,4 +541,13 @@ func TestReleaseOutlastsABusyRedis(t *testing.T) {
 		require.NoError(t, l.Unlock())
 		require.False(t, b.server.Exists("key"))
 	})
+}
+
+// cut ends all connections.
+func (b *bubble) cut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		_ = c.Conn.Close()
+	}
 }

@@ -60,6 +60,8 @@ type Lock struct {
 	doubt     bool          // granted, but for how long must be asked once the way is free
 	unlocking bool          // Unlock waits for cleaned
 	capped    bool          // renewed up to renewEnd
+	unreached bool          // Redis could not be connected to at the last attempt
+	failing   bool          // a timer is to end it for that
 	haunted   bool          // a late acquire may have left something in Redis
 	own       bool          // the key may have its value by its own doing: see value.go
 	stale     uint8         // grants that came too late to be of use
@@ -70,7 +72,7 @@ type Lock struct {
 	epoch     uint32        // of which server's clock: see trust
 	failure   error         // the last failure to reach Redis
 
-	list       *list // it stands in: its line, or those that are unlocking
+	list       *list // it stands in: its line, or those for whose answer somebody waits in Unlock or TryLock
 	prev, next *Lock
 
 	token      int64
@@ -83,7 +85,7 @@ type Lock struct {
 	stopCtx    func() bool
 
 	cleaned  sync.WaitGroup // done by confirmed; Unlock waits for it
-	unlockBy time.Time      // no longer than until then
+	unlockBy time.Time      // no longer than until then; nor does TryLock wait for its answer
 	cleanErr error          // what came of the release; not changed after that
 
 	renewAt  time.Time // when the next renewal is due
@@ -218,6 +220,8 @@ func (l *Lock) Err() error {
 // is left as it is. ttl is at least 1 ms; what exceeds whole milliseconds is cut
 // off.
 //
+// It waits for Redis's answer until ctx ends, or the lease, and no longer than 10 s.
+//
 // It fails with ErrNotHeld if the lock is not held, together with ErrLost if it
 // turns out to have been lost. After any other error the lease may have been
 // prolonged in Redis, and ValidUntil does not count on it.
@@ -258,11 +262,43 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration) error {
 	answer := make(chan error, 1)
 	m.submit(&op{kind: opExtend, lock: l, ttl: ttl, answer: answer, copies: &copies{n: 1}})
 	m.exit()
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return contextError(ctx, nil)
+	return l.awaitExtension(ctx, answer)
+}
+
+// maxExtend is how long Extend waits for Redis to confirm.
+const maxExtend = 10 * time.Second
+
+// awaitExtension waits for an answer, until ctx or the lease ends, or maxExtend is over.
+func (l *Lock) awaitExtension(ctx context.Context, answer chan error) error {
+	limit := time.Now().Add(maxExtend)
+	timer := time.NewTimer(min(maxExtend, time.Until(l.ValidUntil())))
+	defer timer.Stop()
+	for {
+		select {
+		case err := <-answer:
+			return err
+		case <-ctx.Done():
+			return contextError(ctx, nil)
+		case <-timer.C:
+		}
+		l.manager.mu.Lock()
+		now := time.Now()
+		l.checkLease(now)
+		state, rest := l.state, min(limit.Sub(now), l.validUntil.Sub(now))
+		var loss error
+		if state == lost {
+			loss = l.reason()
+		}
+		l.manager.exit()
+		switch {
+		case state == lost:
+			return causes(ErrNotHeld, loss)
+		case state != held:
+			return ErrNotHeld
+		case rest <= 0:
+			return noAnswerWithin(maxExtend)
+		}
+		timer.Reset(rest)
 	}
 }
 
@@ -395,6 +431,10 @@ func (m *LockManager) leaveLine(l *Lock, now time.Time) {
 	}
 	if l.line.unsent == l {
 		l.line.unsent = l.next
+	}
+	if l.try {
+		m.unlocking.locks.remove(l)
+		m.unlocking.tidy(m)
 	}
 	l.line.remove(l)
 	m.tidy(l.line, now)

@@ -29,16 +29,19 @@ type LockManager struct {
 	id     string // names this manager in queues and channels; no ":" in it
 	idArg  any    // the same as an argument of commands
 
-	flushes   sync.WaitGroup // goroutines that send
-	listening sync.WaitGroup // and those that subscribe
-	quit      chan struct{}  // closed when those are to end
-	closeDone chan struct{}  // closed when Close is done
+	flushes   sync.WaitGroup  // goroutines that send
+	listening sync.WaitGroup  // and those that subscribe
+	quit      context.Context // ends when those are to end
+	endQuit   func()
+	closeDone chan struct{} // closed when Close is done
 
-	mu       sync.Mutex // guards what follows, and the locks' and lines' fields
-	stopping bool       // nobody gets a lock any more: Shutdown or Close was called
-	closing  bool       // Close has begun
-	closed   bool       // it has turned all who waited away
-	drained  bool       // Close has sent what was left: who has more to send does it himself
+	mu       sync.Mutex      // guards what follows, and the locks' and lines' fields
+	ctx      context.Context // of what is sent; Close ends it for those that wait for a connection
+	endCtx   func()
+	stopping bool // nobody gets a lock any more: Shutdown or Close was called
+	closing  bool // Close has begun
+	closed   bool // it has turned all who waited away
+	drained  bool // Close has sent what was left: who has more to send does it himself
 	closeErr error
 	ended    error // the client was closed: what it says
 	seq      uint64
@@ -75,8 +78,13 @@ func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager,
 }
 
 func newManager() *LockManager {
+	quit, endQuit := context.WithCancel(context.Background())
+	ctx, endCtx := context.WithCancel(context.Background())
 	return &LockManager{
-		quit:      make(chan struct{}),
+		ctx:       ctx,
+		endCtx:    endCtx,
+		quit:      quit,
+		endQuit:   endQuit,
 		closeDone: make(chan struct{}),
 		log:       slog.New(slog.DiscardHandler),
 		slots:     make(map[uint16]*slot),
@@ -258,6 +266,12 @@ func (l *Lock) doneWith(err, released error) error {
 // error if Redis could not be told that the waiters have left; it then finds out
 // by itself when it is their turn.
 //
+// Close takes no more than 2 s. Where Redis has not answered by then it returns an
+// error that says so (context.DeadlineExceeded). What still waits for an answer is
+// left to end by itself, with the client's time-outs, 5 s at most of a redis.Client;
+// what Redis does late until then is undone, but not once the process has ended: a
+// key that was just being acquired may then be taken for one TTL.
+//
 // A service that ends while locks are in use wants Shutdown, which waits for them.
 func (m *LockManager) Close() error {
 	if err := m.close(); err != nil {
@@ -290,19 +304,51 @@ func (m *LockManager) close() error {
 	})
 	m.exit()
 
-	m.flushes.Wait()
+	return m.endAll()
+}
+
+const (
+	// closeWithin is how long Close takes at most.
+	closeWithin = 1900 * time.Millisecond
+
+	// closeWaits is how long Close waits for what is under way before it sends over
+	// other connections what is left.
+	closeWaits = closeWithin / 2
+)
+
+// endAll has Redis told what it has to know, and ends and joins the goroutines, as far as
+// that can be done in time.
+func (m *LockManager) endAll() error {
+	within, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	firstHalf, cancel := context.WithTimeout(within, closeWaits)
+	defer cancel()
+
+	answered := joins(firstHalf, m.flushes.Wait)
 	m.mu.Lock()
 	m.drained = true
-	m.mu.Unlock()
-	m.drain()
-	close(m.quit)
-	for _, s := range m.shards {
-		s.events.close()
+	if !answered {
+		m.foresee()
 	}
-	m.listening.Wait()
+	m.mu.Unlock()
+	ended := joins(within, m.drain)
+
+	m.endQuit()
+	ended = joins(within, func() {
+		for _, s := range m.shards {
+			s.events.close()
+		}
+		m.listening.Wait()
+	}) && ended
+	ended = joins(within, m.flushes.Wait) && ended
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.endCtx()
+	m.ctx = context.Background() // of what follows from answers that are still to come
+	if !ended && m.closeErr == nil && !m.settled() {
+		m.closeErr = noAnswerWithin(closeWithin)
+	}
 	return m.closeErr
 }
 
@@ -323,6 +369,47 @@ func (m *LockManager) turnAway() {
 	}
 }
 
+// settled tells whether all requests were answered that matter, of a quorum by enough
+// nodes. The caller holds m.mu.
+func (m *LockManager) settled() bool {
+	idle := 0
+	for _, s := range m.shards {
+		owes := s.backlog()+s.refused.length > 0
+		for _, b := range s.inFlight {
+			for _, o := range b.ops {
+				owes = owes || o.copies == nil || !o.copies.settled
+			}
+		}
+		if !owes {
+			idle++
+		}
+	}
+	if m.quorum != nil {
+		return idle >= m.quorum.majority
+	}
+	return idle == len(m.shards)
+}
+
+// foresee releases what acquires may take that have not been answered: this process
+// may end before they are. If they are, what they have taken is released once more.
+// The caller holds m.mu.
+func (m *LockManager) foresee() {
+	if m.quorum != nil {
+		return
+	}
+	for _, s := range m.shards {
+		for _, b := range s.inFlight {
+			for _, o := range b.ops {
+				if l := o.lock; o.acquires() && l.state == leaving && l.inFlight && !l.hasChosenValue() {
+					x := m.ghost(l.key, l.value)
+					x.seq, x.ttl, x.joined = l.seq, l.ttl, o.join || l.joined
+					m.submit(&op{kind: opRelease, lock: x})
+				}
+			}
+		}
+	}
+}
+
 // drain sends what is left, now that the senders have ended.
 func (m *LockManager) drain() {
 	for {
@@ -333,9 +420,8 @@ func (m *LockManager) drain() {
 			s.sendRefused()
 		}
 		for _, s := range m.shards {
-			if s.backlog() > 0 {
+			if b := s.takeBatch(); b != nil { // else there is nothing, or it has to come after what is under way
 				idle = false
-				b := s.takeBatch()
 				senders.Go(func() { s.sendAll(b) })
 			}
 		}
@@ -384,6 +470,9 @@ func (m *LockManager) start(ctx context.Context, verb, name string, ttl time.Dur
 		l.setErr(err)
 		l.outcome.tell(Result{Err: l.err})
 		return l
+	}
+	if l.try {
+		m.unlocking.try(m, l, l.began)
 	}
 	l.heed(ctx)
 	if m.quorum != nil {

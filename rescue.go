@@ -1,6 +1,9 @@
 package redislock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A connection may go silent without being cut, and the client's time-outs are longer
 // than anybody cares to wait. So what is not answered in time is sent again over
@@ -10,10 +13,11 @@ import "time"
 // Invariant: whatever a late request does in Redis is the lock's, if that is still
 // waiting or held, and is undone otherwise.
 
-// copies counts what is under way of one extension, or acquire.
+// copies counts what is under way of one request.
 type copies struct {
 	n       int
-	settled bool // one of them was answered
+	settled bool      // one of them was answered
+	next    time.Time // no other is made before; zero: no matter
 }
 
 // settledBy takes in that one of them was answered or has failed, and tells whether
@@ -27,13 +31,30 @@ func (c *copies) settledBy(failed bool) bool {
 	return true
 }
 
-// maxCopies bounds how often one is sent over yet another connection.
-const maxCopies = 3
+// One is sent over yet another connection up to copiesAtOnce times as soon as those
+// before it have stalled, and then after twice as long each time, up to maxCopies: a
+// client may keep many connections that are dead, and Redis may stand still.
+const (
+	copiesAtOnce = 3
+	maxCopies    = 8
+)
 
-// dueBy returns when a batch should have been answered. Redis may take its time
-// over many requests.
-func (b *batch) dueBy() time.Time {
-	return b.began.Add(stallAfter + time.Duration(len(b.ops))*100*time.Microsecond)
+// more tells whether another copy is to be made, and else when there may be.
+func (c *copies) more(now time.Time, stall time.Duration) (bool, time.Time) {
+	switch {
+	case c.settled || c.n >= maxCopies:
+		return false, time.Time{}
+	case c.n < copiesAtOnce:
+	case c.next.IsZero():
+		c.next = now.Add(stall)
+		return false, c.next
+	case now.Before(c.next):
+		return false, c.next
+	default:
+		c.next = now.Add(stall << (c.n - copiesAtOnce + 1))
+	}
+	c.n++
+	return true, c.next
 }
 
 func (s *shard) watchIn(d time.Duration) {
@@ -53,49 +74,81 @@ func (s *shard) watchBatches() {
 	now := time.Now()
 	next := time.Time{}
 	for _, b := range s.inFlight {
-		switch due := b.dueBy(); {
-		case b.rescued:
-		case !now.Before(due):
-			b.rescued = true
-			s.rescue(b)
-		case next.IsZero() || due.Before(next):
-			next = due
+		if b.rescued {
+			continue
+		}
+		at := b.rescueAt
+		if at.IsZero() {
+			at = s.dueBy(b)
+		}
+		if !now.Before(at) {
+			b.rescueAt = s.rescue(b, now)
+			if b.rescued = b.rescueAt.IsZero(); b.rescued {
+				continue
+			}
+			at = b.rescueAt
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
 	if !next.IsZero() {
-		s.watchIn(next.Sub(now))
+		s.watchIn(max(next.Sub(now), time.Millisecond))
 	}
 }
 
-// rescue sends again what somebody waits for in a batch that has stalled. Releases are
-// not: the lease ends by itself.
-func (s *shard) rescue(b *batch) {
+// rescue sends again what somebody waits for in a batch that has stalled. It returns
+// when there may be more to do, or zero. A release is sent again only if its owner
+// value is this lock's alone: a late copy would release the next lock that goes by it.
+func (s *shard) rescue(b *batch, now time.Time) (next time.Time) {
 	b.submitBehind(s.m)
-	for _, o := range b.ops {
-		switch {
-		case o.copies != nil && (o.copies.settled || o.copies.n >= maxCopies):
-		case o.kind == opExtend && o.lock.state == held:
-			o.copies.n++
-			s.m.submit(&op{
-				kind: opExtend, lock: o.lock, ttl: o.ttl, answer: o.answer, copies: o.copies,
-				vote: o.vote, node: o.node,
-			})
-		case o.acquires() && o.lock.state == waiting && !o.lock.hasChosenValue(): // a copy may come late
-			if o.copies == nil {
-				o.copies = &copies{n: 1}
-			}
-			o.copies.n++
-			o.uncertain = true
-			s.m.submit(&op{
-				kind: opAcquire, lock: o.lock, join: o.join, look: o.look, rejoin: o.rejoin, copies: o.copies,
-				uncertain: true,
-			})
-		}
+	if s.connecting(now) { // which another copy would have to wait for as well
+		return now.Add(stallAfter)
 	}
+	stall := s.roundTrip.stretch(stallAfter)
+	for _, o := range b.ops {
+		l := o.lock
+		switch {
+		case o.kind == opExtend && l.state == held:
+		case o.acquires() && l.state == waiting && s.m.quorum == nil && !l.hasChosenValue(): // a copy may come late
+		case o.kind == opRelease && s.m.quorum == nil && !l.hasChosenValue():
+		default:
+			continue
+		}
+		if o.copies == nil {
+			o.copies = &copies{n: 1}
+		}
+		more, at := o.copies.more(now, stall)
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+		if !more {
+			continue
+		}
+		if o.kind != opExtend {
+			o.uncertain = true
+		}
+		x := &op{
+			kind: o.kind, lock: l, ttl: o.ttl, answer: o.answer, copies: o.copies, vote: o.vote, node: o.node,
+			simple: o.simple, join: o.join, look: o.look, rejoin: o.rejoin, uncertain: o.uncertain,
+		}
+		if o.acquires() {
+			x.kind = opAcquire
+		}
+		s.m.submit(x)
+	}
+	return next
 }
 
-// settles tells whether the answer to an acquire that was sent several times is the
-// one that counts.
+// connecting tells whether a batch waits for a connection, and has not for long.
+func (s *sender) connecting(now time.Time) bool {
+	return slices.ContainsFunc(s.inFlight, func(b *batch) bool {
+		return b.written.Load() == 0 && now.Before(s.dueBy(b))
+	})
+}
+
+// settles tells whether the answer to an acquire or a release that was sent several
+// times is the one that counts.
 func (m *LockManager) settles(o *op, err error) bool {
 	late := o.copies.settled
 	if !late && o.failure == noScript {
@@ -104,12 +157,28 @@ func (m *LockManager) settles(o *op, err error) bool {
 	settled := o.failure.settled()
 	counts := o.copies.settledBy(!settled)
 	switch {
+	case late && o.kind == opRelease:
+		m.lateRelease(o, err)
 	case late:
 		m.late(o, err)
-	case counts && !settled:
-		o.copies = nil // it is tried again, alone
+	case counts && (!settled || o.kind == opRelease):
+		o.copies = nil // it may be tried again, alone
 	}
 	return counts
+}
+
+// lateRelease takes in the answer to a release that was answered before, over another
+// connection. It may be the one that was carried out, and tell of a grant: the other
+// has then found that the key was not the lock's any more.
+func (m *LockManager) lateRelease(o *op, err error) {
+	if err != nil || o.simple {
+		return
+	}
+	if r, err := decodeRelease(o.cmd.Val()); err == nil && r.handed {
+		if next := m.tickets[r.seq]; next != nil {
+			m.confirm(next)
+		}
+	}
 }
 
 // late takes in the answer to an acquire that was answered before, over another

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // What a manager sends goes out in batches: with nothing in flight a request is
@@ -18,12 +20,15 @@ const (
 	// release need not wait for the answer to somebody's request.
 	maxInFlight = 2
 
-	// stallAfter is when a batch no longer counts: its connection may be dead,
-	// and what comes after it is sent over another one.
-	stallAfter = 250 * time.Millisecond
-
-	// maxStalled bounds the batches that no longer count.
+	// maxStalled bounds the batches that no longer count, as long as none has been
+	// waited for for long.
 	maxStalled = 6
+
+	// maxPlaces bounds all batches that are under way. Beyond maxInFlight+maxStalled there is one
+	// more place for each two stalls that the oldest of them has lasted: whatever hangs
+	// for how long, what has to be sent is, and yet not so much that it crowds out an
+	// application.
+	maxPlaces = 64
 
 	maxBackoff = 500 * time.Millisecond
 
@@ -42,6 +47,8 @@ type sender struct {
 	refused  opList // by a Redis that is to be asked again after a while
 	inFlight []*batch
 	loaded   loaded
+
+	roundTrip roundTrip
 
 	parked int         // goroutines that wait for work
 	work   chan *batch // holds no more than were parked; nil: to be taken in person; closed by Close
@@ -153,7 +160,7 @@ func (s *shard) mayStart() bool {
 		if counted < len(s.inFlight) {
 			s.m.topology.unsettled(s.m)
 		}
-		if counted >= maxInFlight || len(s.inFlight) >= maxInFlight+maxStalled {
+		if counted >= maxInFlight || len(s.inFlight) >= s.places(now) {
 			s.kickIn(stallAfter)
 			return false
 		}
@@ -165,11 +172,20 @@ func (s *shard) mayStart() bool {
 // overdue returns how many batches have stalled.
 func (s *sender) overdue(now time.Time) (n int) {
 	for _, b := range s.inFlight {
-		if now.Sub(b.began) >= stallAfter {
+		if !now.Before(s.dueBy(b)) {
 			n++
 		}
 	}
 	return n
+}
+
+// places returns how many batches may be under way, stalled ones included.
+func (s *sender) places(now time.Time) int {
+	n := maxInFlight + maxStalled
+	if len(s.inFlight) > 0 {
+		n += int(now.Sub(s.inFlight[0].began) / (2 * s.roundTrip.stretch(stallAfter)))
+	}
+	return min(n, maxPlaces)
 }
 
 // kickIn has kick called later, however often it is asked to in the meantime.
@@ -235,17 +251,23 @@ func (s *shard) park() *batch {
 
 // exchange sends the batch and reads the replies into its commands.
 func (s *shard) exchange(b *batch) {
-	pipe := s.client.Pipeline()
+	client := s.client
 	if s.node != nil && !b.follow {
-		pipe = s.node.Pipeline() // the shorter way
+		client = s.node // the shorter way
 	}
-	_ = pipe.BatchProcess(context.Background(), b.cmds...)
-	if _, err := pipe.Exec(context.Background()); err != nil {
+	pipe := patient(client, maxAnswerTime).Pipeline()
+	first := b.cmds[0].(command)
+	b.cmds[0] = noted{first, b.began, &b.written}
+	_ = pipe.BatchProcess(b.ctx, b.cmds...)
+	if _, err := pipe.Exec(b.ctx); err != nil {
 		// Each command has its own error, but for some that befall the whole. Where
 		// the connection fails half-way, the client stamps its error also on
 		// those that were answered before.
 		for _, cmd := range b.cmds {
-			switch c := cmd.(command); {
+			switch c := cmd.(interface {
+				redis.Cmder
+				Val() any
+			}); {
 			case c.Val() != nil && !isAnswer(c.Err()):
 				c.SetErr(nil)
 			case c.Err() == nil && c.Val() == nil:
@@ -262,6 +284,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 	defer m.exit()
 	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *batch) bool { return other == b })
 	now := time.Now()
+	if b.answered() {
+		s.roundTrip.observe(now.Sub(b.began), now)
+	}
 	for _, r := range b.raises {
 		s.fenceRaised(b, r, now)
 	}
@@ -282,7 +307,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 			m.clientClosed(s, err)
 		}
 		switch {
-		case o.acquires() && o.copies != nil && !m.settles(o, err):
+		case (o.acquires() || o.kind == opRelease) && o.copies != nil && !m.settles(o, err):
 			failed = failed || !o.failure.settled() && !o.failure.refused()
 			continue
 		case o.failure == noScript:
@@ -299,6 +324,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 			redirected := o.failure == elsewhere && !o.follow
 			s.mayHaveMoved(o, err)
 			o.follow = o.failure == elsewhere
+			if o.acquires() {
+				m.unreached(o.lock, s, o.failure == unsent, now)
+			}
 			if !m.tryAgain(o, err, now) {
 				break
 			}
@@ -308,6 +336,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 				again = append(again, o)
 			}
 			continue
+		}
+		if o.acquires() {
+			o.lock.unreached = false
 		}
 		o.replicas = b.replicas()
 		if o.raise != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,6 +27,8 @@ type events struct {
 	// Guarded by the manager's mutex.
 
 	started bool
+	heard   atomic.Uint64    // messages; not guarded
+	suspect bool             // it is being looked whether messages arrive
 	pubsub  *redis.PubSub    // nil: no connection
 	open    bool             // changes can be sent over it
 	slots   map[string]*slot // those whose grant channels are wanted here, by channel
@@ -44,7 +47,78 @@ const (
 	pongTimeout    = time.Second
 	beginTimeout   = 700 * time.Millisecond // for the first answer: callers wait for it, a second at most
 	eventsTimeout  = 5 * time.Second
+
+	// connectTimeout is how long the first attempt to connect may take, where the way is
+	// short, and the next ones twice as long each.
+	connectTimeout = 250 * time.Millisecond
+
+	// maxListenBackoff bounds the pause before the next attempt.
+	maxListenBackoff = 250 * time.Millisecond
 )
+
+// once is a context that has ended. go-redis's PubSub connects again by itself inside a call that
+// finds the connection broken, for as long as a dial takes, before it says so;
+// under this context it cannot, and all else it does as ever, as it heeds deadlines
+// only.
+var once = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// connectWithin returns how long connecting may take after it has failed so often. A new
+// connection takes five round trips.
+func (e *events) connectWithin(failures int) time.Duration {
+	m := e.s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	limit := firstStall
+	if way := e.s.roundTrip.estimate(); way > 0 {
+		limit = max(connectTimeout, 10*way)
+	}
+	return min(limit<<min(failures, 10), eventsTimeout)
+}
+
+// within stretches a time limit for where the way is long.
+func (e *events) within(limit time.Duration) time.Duration {
+	e.s.m.mu.Lock()
+	defer e.s.m.mu.Unlock()
+	return e.s.roundTrip.stretch(limit)
+}
+
+// newPubSub returns a PubSub that sends nothing yet, and a function after which it does
+// not connect any more.
+func (e *events) newPubSub(limit time.Duration) (ps *redis.PubSub, last func()) {
+	c, ok := e.s.node.(*redis.Client)
+	if !ok {
+		return e.s.node.Subscribe(once), func() {}
+	}
+	c = c.WithTimeout(limit) // its own options; greetings are waited for no longer
+	return c.Subscribe(once), func() {
+		c.Options().Network = "none" // for dialers that do not heed contexts, as TLS's
+	}
+}
+
+// suspected has the subscription looked at now, and not only once it has been silent for
+// long: a message that should have come has not. The caller holds m.mu.
+func (e *events) suspected() {
+	m, ps := e.s.m, e.pubsub
+	if !e.open || e.suspect || m.closed {
+		return
+	}
+	e.suspect = true
+	heard := e.heard.Load()
+	go func() { _ = ps.Ping(once) }()
+	time.AfterFunc(e.s.roundTrip.stretch(pongTimeout), func() {
+		m.mu.Lock()
+		e.suspect = false
+		deaf := e.pubsub == ps && e.heard.Load() == heard
+		m.mu.Unlock()
+		if deaf {
+			_ = ps.Close() // run notices, and subscribes anew
+		}
+	})
+}
 
 func (e *events) init(s *shard) {
 	e.s = s
@@ -104,13 +178,14 @@ func (e *events) start() {
 // unused tells whether nothing is wanted of the subscription.
 func (e *events) unused() bool { return len(e.slots)+len(e.watched) == 0 }
 
-// close ends the connection, and so the goroutines that use it.
+// close ends the connection, and so the goroutines that use it. One that is being made
+// is left to begin, as PubSub.Close would have to wait for it.
 func (e *events) close() {
 	e.s.m.mu.Lock()
-	ps := e.pubsub
+	ps, open := e.pubsub, e.open
 	e.s.m.mu.Unlock()
-	if ps != nil {
-		_ = ps.Close() // which may have to wait for a dial
+	if open {
+		_ = ps.Close()
 	}
 }
 
@@ -150,15 +225,13 @@ func (e *events) sync() {
 		apart := e.refusals.apart
 		m.mu.Unlock()
 
-		ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
-		err := c.grants(ctx, ps, m.topology != nil)
+		err := c.grants(once, ps, m.topology != nil)
 		if check && err == nil {
-			e.configured(ps, m.configure(ctx, e.s.node))
+			e.configured(ps, m.configure(m.quit, e.s.node))
 		}
 		if err == nil {
-			err = c.keyspace(ctx, ps, apart)
+			err = c.keyspace(once, ps, apart)
 		}
-		cancel()
 		if err != nil {
 			_ = ps.Close() // run notices, and subscribes anew
 		}
@@ -225,8 +298,9 @@ func (c *changes) keyspace(ctx context.Context, ps *redis.PubSub, apart bool) er
 func (e *events) run() {
 	m := e.s.m
 	defer m.listening.Done()
-	for failures := 0; ; failures++ {
-		ps := e.s.node.Subscribe(context.Background()) // sends nothing yet
+	for failures, dials := 0, 0; ; failures++ {
+		limit := e.connectWithin(dials)
+		ps, last := e.newPubSub(limit)
 		m.mu.Lock()
 		if m.closed || m.ended != nil || e.s.ended || e.unused() {
 			e.started = false
@@ -238,8 +312,10 @@ func (e *events) run() {
 		m.mu.Unlock()
 
 		began := time.Now()
-		err := inSetUp(e.begin(ps))
+		err := inSetUp(e.begin(ps, limit, last))
+		dials++
 		if err == nil {
+			dials = 0
 			err = e.receive(ps)
 		}
 		if time.Since(began) > time.Second {
@@ -252,8 +328,8 @@ func (e *events) run() {
 		m.exit()
 		if failures > 0 {
 			select {
-			case <-time.After(backoff(failures)):
-			case <-m.quit:
+			case <-time.After(min(backoff(failures), maxListenBackoff)):
+			case <-m.quit.Done():
 			}
 		}
 	}
@@ -261,7 +337,7 @@ func (e *events) run() {
 
 // begin opens the connection with the grant channels that are wanted, and leaves
 // the rest to sync.
-func (e *events) begin(ps *redis.PubSub) error {
+func (e *events) begin(ps *redis.PubSub, limit time.Duration, last func()) error {
 	m := e.s.m
 	var c changes
 	m.mu.Lock()
@@ -269,14 +345,21 @@ func (e *events) begin(ps *redis.PubSub) error {
 		c.add(channel, true)
 	}
 	m.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
+	ctx, cancel := context.WithTimeout(m.quit, limit)
 	defer cancel()
-	if err := c.grants(ctx, ps, m.topology != nil); err != nil {
+	if err := ps.Ping(ctx); err != nil { // connects
+		return err
+	}
+	last()
+	if err := c.grants(once, ps, m.topology != nil); err != nil {
 		return err
 	}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
 	e.open, e.checked = true, false
 	clear(e.changed)
 	joined := make(map[string]bool)
@@ -335,21 +418,21 @@ var errUnused = errors.New("nothing to listen for")
 
 // receive takes in messages until the connection fails or goes silent.
 func (e *events) receive(ps *redis.PubSub) error {
-	ctx := context.Background()
 	m := e.s.m
 	up, pinged := false, false
 	for {
 		timeout := idleBeforePing
 		switch {
 		case !up:
-			timeout = beginTimeout
+			timeout = e.within(beginTimeout)
 		case pinged:
-			timeout = pongTimeout
+			timeout = e.within(pongTimeout)
 		}
-		msg, err := ps.ReceiveTimeout(ctx, timeout)
+		msg, err := ps.ReceiveTimeout(once, timeout)
 		var slow net.Error
 		switch {
 		case err == nil:
+			e.heard.Add(1)
 			pinged = false
 		case errors.As(err, &slow) && slow.Timeout():
 			if pinged || !up {
@@ -364,7 +447,7 @@ func (e *events) receive(ps *redis.PubSub) error {
 			}
 			// The health check of PubSub.Channel would be content with having
 			// sent the ping.
-			if err := ps.Ping(ctx); err != nil {
+			if err := ps.Ping(once); err != nil {
 				return err
 			}
 			pinged = true

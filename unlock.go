@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -13,10 +14,11 @@ import (
 // does no harm, where the lock was never acquired or was released before, and
 // ErrNotHeld together with ErrLost where it was lost.
 //
-// Unlock waits for Redis to confirm, for one TTL at most, and takes no context:
-// a release has to go through also when the caller's context has ended. If Redis
-// cannot be reached in several attempts it returns what the network said; the
-// manager goes on trying until the lease ends by itself. After a reply that was
+// Unlock waits for Redis to confirm, for one TTL at most and no longer than 10 s,
+// and takes no context: a release has to go through also when the caller's context
+// has ended. If Redis cannot be reached in several attempts it returns what the
+// network said, and if it does not answer in time an error that says so
+// (context.DeadlineExceeded); the manager goes on trying until the lease ends by itself. After a reply that was
 // lost it returns nil if the key is not this lock's any more: the first attempt
 // may have released it, or the lock may have been lost before. It does not wait
 // where the caller has nothing to lose by it: a lock that was lost or has failed
@@ -87,12 +89,21 @@ func (m *LockManager) exitUnlock() {
 	drained := m.drained
 	m.exit()
 	if drained {
-		m.drain()
+		within, cancel := context.WithTimeout(context.Background(), maxUnlock)
+		defer cancel()
+		joins(within, m.drain)
 	}
 }
 
-// unlocking are the locks for whose release somebody waits in Unlock. One timer
-// watches over all of them. Guarded by the manager's mutex.
+// maxUnlock is how long Unlock waits for Redis to confirm, where the TTL is longer.
+const maxUnlock = 10 * time.Second
+
+// maxTry is how long TryLock waits for Redis's answer, where the TTL is longer.
+const maxTry = 5 * time.Second
+
+// unlocking are the locks for whose release somebody waits in Unlock, and those for
+// which somebody waits in TryLock. One timer watches over all of them. Guarded by the
+// manager's mutex.
 type unlocking struct {
 	locks list
 	timer *time.Timer
@@ -102,14 +113,21 @@ type unlocking struct {
 // add has Unlock wait until confirmed is called, which is to be a TTL from now
 // at the latest.
 func (u *unlocking) add(m *LockManager, l *Lock, now time.Time) {
-	l.unlocking, l.unlockBy = true, now.Add(l.ttl)
+	l.unlocking, l.unlockBy = true, now.Add(min(l.ttl, maxUnlock))
 	l.cleaned.Add(1)
 	u.locks.push(l)
 	u.setTimer(m, l.unlockBy, now)
 }
 
+// try has TryLock wait for a TTL at most: what is granted later is of no use.
+func (u *unlocking) try(m *LockManager, l *Lock, now time.Time) {
+	l.unlockBy = now.Add(min(l.ttl, maxTry))
+	u.locks.push(l)
+	u.setTimer(m, l.unlockBy, now)
+}
+
 // setTimer has the timer run at the given time, or sooner. It is hardly ever
-// set: releases are confirmed long before it runs, and it is left to run.
+// set: all is answered long before it runs, and it is left to run.
 func (u *unlocking) setTimer(m *LockManager, at, now time.Time) {
 	if !u.at.IsZero() && !at.Before(u.at) {
 		return
@@ -122,7 +140,7 @@ func (u *unlocking) setTimer(m *LockManager, at, now time.Time) {
 	}
 }
 
-// unlockOverdue lets those return who have waited for a TTL.
+// unlockOverdue lets those return who have waited for as long as they are to.
 func (m *LockManager) unlockOverdue() {
 	m.mu.Lock()
 	defer m.exit()
@@ -132,8 +150,13 @@ func (m *LockManager) unlockOverdue() {
 	var next *Lock
 	for l := u.locks.first; l != nil; {
 		following := l.next
-		if !now.Before(l.unlockBy) {
-			l.confirmed(causes(errNoAnswer, context.DeadlineExceeded))
+		if !now.Before(l.unlockBy) && l.unlocking {
+			l.confirmed(causes(
+				fmt.Errorf("%w within %v, the manager goes on until the lease ends", errNoAnswer, min(l.ttl, maxUnlock)),
+				context.DeadlineExceeded,
+			))
+		} else if !now.Before(l.unlockBy) {
+			m.abandon(l, m.noAnswer(l))
 		} else if next == nil || l.unlockBy.Before(next.unlockBy) {
 			next = l
 		}
@@ -142,6 +165,37 @@ func (m *LockManager) unlockOverdue() {
 	if next != nil {
 		u.setTimer(m, next.unlockBy, now)
 	}
+}
+
+// noAnswerWithin says how long Redis was waited for.
+func noAnswerWithin(d time.Duration) error {
+	return causes(fmt.Errorf("%w within %v", errNoAnswer, d), context.DeadlineExceeded)
+}
+
+// noAnswer is why TryLock fails that was not answered in time.
+func (m *LockManager) noAnswer(l *Lock) error {
+	reasons := []error{noAnswerWithin(min(l.ttl, maxTry))}
+	if l.ttl <= maxTry && m.quorum == nil { // a grant comes too late
+		reasons = append([]error{ErrNotAcquired}, reasons...)
+	}
+	reasons = m.orFar(l, reasons)
+	if l.failure != nil {
+		reasons = append(reasons, l.failure)
+	}
+	return causes(reasons...)
+}
+
+// orFar adds to why a lock came too late that it has to, where the way is longer than
+// the TTL.
+func (m *LockManager) orFar(l *Lock, reasons []error) []error {
+	if m.quorum != nil {
+		return reasons
+	}
+	way := m.shardOf(l.line.slot).roundTrip.estimate()
+	if way < l.ttl {
+		return reasons
+	}
+	return append(reasons, fmt.Errorf("a round trip to Redis takes %v, and the TTL is %v", way.Round(time.Millisecond), l.ttl))
 }
 
 // confirmed lets Unlock return, once.
@@ -153,7 +207,12 @@ func (l *Lock) confirmed(err error) {
 	l.unlocking, l.cleanErr = false, err
 	l.cleaned.Done()
 	u.locks.remove(l)
-	if l.manager.closed && u.locks.length == 0 && u.timer != nil {
+	u.tidy(l.manager)
+}
+
+// tidy stops the timer of a manager that is closed.
+func (u *unlocking) tidy(m *LockManager) {
+	if m.closed && u.locks.length == 0 && u.timer != nil {
 		u.timer.Stop()
 		u.at = time.Time{}
 	}

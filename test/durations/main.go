@@ -1,0 +1,263 @@
+// Durations measures how long each call takes with Redis near, far away, frozen and
+// gone, under contexts that have no end.
+//
+//	go run ./durations [-report ../docs/durations.md]
+//
+// in the folder test. It needs a redis-server, and takes about a minute.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redisserver"
+)
+
+func main() {
+	report := flag.String("report", "", "write the table to this `file`")
+	flag.Parse()
+	redis.SetLogger(quiet{})
+	if err := run(*report); err != nil {
+		fmt.Fprintln(os.Stderr, "durations:", err)
+		os.Exit(1)
+	}
+}
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// A state is what Redis is in as the calls are made.
+type state struct {
+	name    string
+	way     time.Duration // a round trip
+	spoil   func(*redisserver.Server) error
+	restore func(*redisserver.Server) error
+	change  func(*redis.Options)
+}
+
+func states() []state {
+	kill := func(s *redisserver.Server) error { s.Kill(); return nil }
+	run := (*redisserver.Server).Run
+	freeze, thaw := (*redisserver.Server).Freeze, (*redisserver.Server).Thaw
+	patient := func(o *redis.Options) { o.ReadTimeout, o.DialTimeout = -1, time.Minute }
+	return []state{
+		{name: "near"},
+		{name: "round trip 300 ms", way: 300 * time.Millisecond},
+		{name: "round trip 800 ms", way: 800 * time.Millisecond},
+		{name: "frozen", spoil: freeze, restore: thaw},
+		{name: "frozen, `ReadTimeout` -1", spoil: freeze, restore: thaw, change: patient},
+		{name: "gone", spoil: kill, restore: run},
+		{name: "gone, `ReadTimeout` -1", spoil: kill, restore: run, change: patient},
+	}
+}
+
+// The calls, in the order in which they are made. What a call has to have before it, a
+// lock that is held, is there from before Redis was spoilt.
+var calls = []string{"first `Lock`", "`Lock`", "`TryLock`", "`TryLock`, TTL 1 s", "`Extend`", "`Unlock`", "`Close`"}
+
+func run(report string) error {
+	dir, err := os.MkdirTemp("", "durations")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	all := states()
+	columns := make([][]time.Duration, len(all))
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, st := range all {
+		wg.Go(func() { columns[i], errs[i] = measure(st, dir+fmt.Sprint("/", i)) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	text := table(all, columns)
+	if report == "" {
+		_, err = fmt.Print(text)
+		return err
+	}
+	return os.WriteFile(report, []byte(text), 0o644)
+}
+
+const (
+	long = time.Minute
+	most = 20 * time.Second // how long a Lock is waited for, which has no bound of its own
+)
+
+func measure(st state, dir string) ([]time.Duration, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	server, err := redisserver.Start(redisserver.Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	defer server.Kill()
+	manager := func() (*redislock.LockManager, func(), error) {
+		o := &redis.Options{Addr: server.Addr, Dialer: slowly(st.way)}
+		if st.change != nil {
+			st.change(o)
+		}
+		client := redis.NewClient(o)
+		m, err := redislock.NewLockManager(client)
+		return m, func() { _ = client.Close() }, err
+	}
+	m, end, err := manager()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	fresh, endFresh, err := manager()
+	if err != nil {
+		return nil, err
+	}
+	defer endFresh()
+	ctx := context.Background()
+	held := m.Lock(ctx, "held", long)
+	if r := held.Wait(); !r.OK() {
+		return nil, r.Err
+	}
+	if err := held.Extend(ctx, long); err != nil {
+		return nil, err
+	}
+	if st.spoil != nil {
+		if err := st.spoil(server); err != nil {
+			return nil, err
+		}
+	}
+	lock := func(m *redislock.LockManager, key string) func() {
+		return func() {
+			within, cancel := context.WithTimeout(ctx, most)
+			defer cancel()
+			m.Lock(within, key, long).Wait()
+		}
+	}
+	took := []time.Duration{
+		duration(lock(fresh, "first")),
+		duration(lock(m, "second")),
+		duration(func() { _, _ = m.TryLock(ctx, "tried", long) }),
+		duration(func() { _, _ = m.TryLock(ctx, "tried shortly", time.Second) }),
+		duration(func() { _ = held.Extend(ctx, long) }),
+		duration(func() { _ = held.Unlock() }),
+		duration(func() { _ = m.Close() }),
+	}
+	if st.restore != nil {
+		if err := st.restore(server); err != nil {
+			return nil, err
+		}
+	}
+	return took, fresh.Close()
+}
+
+func duration(call func()) time.Duration {
+	began := time.Now()
+	call()
+	return time.Since(began)
+}
+
+func table(all []state, columns [][]time.Duration) string {
+	var b strings.Builder
+	b.WriteString(head)
+	b.WriteString("| Redis |")
+	for _, call := range calls {
+		b.WriteString(" " + call + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(calls)) + "\n")
+	for i, st := range all {
+		b.WriteString("| " + st.name + " |")
+		for _, took := range columns[i] {
+			b.WriteString(" " + shown(took) + " |")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(tail)
+	return b.String()
+}
+
+func shown(d time.Duration) string {
+	switch {
+	case d >= most:
+		return "within the context"
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+const head = `# How long calls take
+
+As measured by ` + "`go run ./durations -report ../docs/durations.md`" + ` in the folder test, on one machine; the TTL is a minute, and no context ends.
+"Frozen" is a Redis that was stopped (SIGSTOP) and keeps its connections, "gone" one whose address refuses them. The
+first ` + "`Lock`" + ` is that of a manager that has never reached Redis, the others have a connection. A
+connection takes five round trips to be made, and the first call of a script one more.
+
+`
+
+const tail = `
+What is promised, with contexts that have no end:
+
+| call | at most |
+|---|---|
+| ` + "`Lock`, `Wait`, `Do`" + ` | no bound: they wait for their turn. Where Redis refuses connections: 2 s if it was never reached, else 5 s |
+| ` + "`TryLock`" + ` | 5 s, or the TTL if that is shorter |
+| ` + "`Extend`" + ` | 10 s, or until the lease ends |
+| ` + "`Unlock`" + ` | 10 s, or the TTL if that is shorter; the manager goes on behind it until the lease ends |
+| ` + "`Close`" + ` | 2 s |
+
+Every call that takes a context returns as that ends, whatever the client's time-outs are.
+`
+
+// slowly returns a dialer whose connections take a round trip for each answer.
+func slowly(way time.Duration) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		time.Sleep(way)
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil || way == 0 {
+			return conn, err
+		}
+		c := &slowConn{Conn: conn, way: way, written: make(chan parcel, 1000)}
+		go c.deliver()
+		return c, nil
+	}
+}
+
+// A slowConn delivers what is written later, all in its order: what is written while
+// something is on its way is not delayed any longer for that.
+type slowConn struct {
+	net.Conn
+	way     time.Duration
+	written chan parcel
+}
+
+type parcel struct {
+	due  time.Time
+	data []byte
+}
+
+// deliver ends with the program.
+func (c *slowConn) deliver() {
+	for p := range c.written {
+		time.Sleep(time.Until(p.due))
+		_, _ = c.Conn.Write(p.data)
+	}
+}
+
+func (c *slowConn) Write(p []byte) (int, error) {
+	c.written <- parcel{time.Now().Add(c.way), append([]byte(nil), p...)}
+	return len(p), nil
+}
