@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -213,8 +214,11 @@ func (m *LockManager) note(text string, err error) {
 	m.log.Info("redislock: "+text+consequence, "error", err)
 }
 
-// configure adds the flags for the events that the manager needs to those that
-// the server has.
+// configure sees to it that a server has the flags for the events that the manager
+// needs: it adds them to those that the server has, unless it may not. An error says
+// that events may be off.
+//
+// Invariant: no flag that is on is switched off.
 func (m *LockManager) configure(ctx context.Context, server redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
 	defer cancel()
@@ -226,14 +230,85 @@ func (m *LockManager) configure(ctx context.Context, server redis.UniversalClien
 	}
 	have := values[name]
 	missing := missingFlags(have)
-	if missing == "" {
+	switch {
+	case missing == "":
 		return nil
+	case m.opts.keyspace == KeyspacePassive:
+		return fmt.Errorf("%s is %q, without %q, and is left alone", name, have, missing)
+	case strings.Contains(have, "A"):
+		// From Redis 7.0 on "A" hides "n", events of new keys, which is switched off by
+		// writing back what was read.
+		return fmt.Errorf("%s is %q, without %q, and is left alone: "+
+			"\"n\" may be on as well, which Redis does not show beside \"A\"", name, have, missing)
 	}
 	if err := server.ConfigSet(ctx, name, have+missing).Err(); err != nil {
 		return fmt.Errorf("CONFIG SET %s: %w", name, err)
 	}
-	m.log.Info("redislock: keyspace events switched on", "before", have, "added", missing)
+	m.log.Info("redislock: keyspace events switched on: set "+name+" on the server to prevent that, or use KeyspacePassive",
+		"server", nameOf(server), "before", have, "after", have+missing)
 	return nil
+}
+
+// nameOf returns how the log calls a server.
+func nameOf(client redis.UniversalClient) string {
+	if c, ok := client.(interface{ Options() *redis.Options }); ok {
+		return c.Options().Addr
+	}
+	return fmt.Sprintf("of a %T", client)
+}
+
+// databaseOf returns the number of the database that a client is in, which the names
+// of its events have. The server knows: by the client's options alone it cannot be told
+// where a connection is led to another one as it is made, nor where the client is
+// wrapped into another type.
+func databaseOf(ctx context.Context, client redis.UniversalClient) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
+	defer cancel()
+	info, err := patient(client, maxAnswerTime).Do(ctx, "client", "info").Text()
+	if err == nil {
+		for _, field := range strings.Fields(info) {
+			if number, ok := strings.CutPrefix(field, "db="); ok {
+				return strconv.Atoi(number)
+			}
+		}
+		err = errors.New("CLIENT INFO names no database")
+	}
+	if c, ok := client.(interface{ Options() *redis.Options }); ok && c.Options().OnConnect == nil {
+		return c.Options().DB, nil
+	}
+	return 0, fmt.Errorf("the number of the database cannot be told: %w", err)
+}
+
+// learnDatabase asks which database the keys are in. It reports whether the channels
+// have other names by that, and are to be subscribed to once more.
+func (e *events) learnDatabase(ctx context.Context) (renamed bool, err error) {
+	db, err := databaseOf(ctx, e.s.node)
+	if err != nil {
+		return false, err
+	}
+	m := e.s.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if db == e.s.db {
+		return false, nil
+	}
+	e.s.db = db
+	lines := e.watched
+	e.watched = make(map[string]*line)
+	for channel, ln := range lines {
+		e.change(channel, false)
+		e.watch(ln)
+	}
+	return true, nil
+}
+
+// require is configure for KeyspaceRequired, which also wants to know the database.
+func (m *LockManager) require(ctx context.Context, server redis.UniversalClient) error {
+	if err := m.configure(ctx, server); err != nil {
+		return err
+	}
+	_, err := databaseOf(ctx, server)
+	return err
 }
 
 // missingFlags returns what has to be added to notify-keyspace-events: K for

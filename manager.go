@@ -112,14 +112,14 @@ func (m *LockManager) setUp(opts []Option) error {
 		m.newShard(c, nil)
 		if m.opts.keyspace == KeyspaceRequired {
 			return c.ForEachMaster(context.Background(), func(ctx context.Context, node *redis.Client) error {
-				return m.configure(ctx, node)
+				return m.require(ctx, node)
 			})
 		}
 		return nil
 	}
 	m.newShard(m.client, m.client)
 	if m.opts.keyspace == KeyspaceRequired {
-		return m.configure(context.Background(), m.client)
+		return m.require(context.Background(), m.client)
 	}
 	return nil
 }

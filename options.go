@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"strings"
@@ -14,19 +15,41 @@ import (
 type KeyspaceMode int
 
 const (
-	// KeyspaceAuto subscribes to the events of the keys that are waited for
-	// and switches on the flags it needs ("Kgxe") beside those that are on.
-	// Where CONFIG is forbidden it says so once in the log and works without.
+	// KeyspaceAuto subscribes to the events of the keys that are waited for.
+	// When a line first stands still it switches on, by CONFIG SET, the flags that
+	// it needs ("Kgxe") beside those that are on, and logs that at Info, with the
+	// flags before and after. Where CONFIG is forbidden, or the flags cannot be
+	// merged without a loss, it says so once in the log and works without.
 	// This is the default.
 	KeyspaceAuto KeyspaceMode = iota
 
 	// KeyspaceRequired is KeyspaceAuto, but NewLockManager fails unless it
-	// can read in Redis that the flags are on, or switch them on.
+	// can read in Redis that the flags are on, or switch them on, and can tell the
+	// number of the database.
 	KeyspaceRequired
 
 	// KeyspaceOff neither subscribes to events nor touches the configuration.
 	KeyspaceOff
+
+	// KeyspacePassive subscribes to events where they are on, and never writes the
+	// configuration.
+	KeyspacePassive
 )
+
+// String returns the name of the constant.
+func (mode KeyspaceMode) String() string {
+	switch mode {
+	case KeyspaceAuto:
+		return "KeyspaceAuto"
+	case KeyspaceRequired:
+		return "KeyspaceRequired"
+	case KeyspaceOff:
+		return "KeyspaceOff"
+	case KeyspacePassive:
+		return "KeyspacePassive"
+	}
+	return fmt.Sprintf("KeyspaceMode(%d)", int(mode))
+}
 
 // Option configures a LockManager.
 type Option func(*options) error
@@ -83,8 +106,8 @@ func WithMaxQueue(n int) Option {
 // Default: KeyspaceAuto.
 func WithKeyspaceEvents(mode KeyspaceMode) Option {
 	return func(o *options) error {
-		if mode < KeyspaceAuto || mode > KeyspaceOff {
-			return invalid("keyspace events mode is %d: want KeyspaceAuto, KeyspaceRequired or KeyspaceOff", int(mode))
+		if mode < KeyspaceAuto || mode > KeyspacePassive {
+			return invalid("keyspace events: %v: want KeyspaceAuto, KeyspaceRequired, KeyspaceOff or KeyspacePassive", mode)
 		}
 		o.keyspace = mode
 		return nil

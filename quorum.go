@@ -143,7 +143,7 @@ func (m *LockManager) configureNodes() error {
 	errs := make([]error, len(m.shards))
 	var wg sync.WaitGroup
 	for i, s := range m.shards {
-		wg.Go(func() { errs[i] = m.configure(context.Background(), s.node) })
+		wg.Go(func() { errs[i] = m.require(context.Background(), s.node) })
 	}
 	wg.Wait()
 	reasons := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })

@@ -227,7 +227,14 @@ func (e *events) sync() {
 
 		err := c.grants(once, ps, m.topology != nil)
 		if check && err == nil {
-			e.configured(ps, m.configure(m.quit, e.s.node))
+			renamed, unknown := e.learnDatabase(m.quit)
+			if unknown == nil {
+				unknown = m.configure(m.quit, e.s.node)
+			}
+			e.configured(ps, unknown)
+			if renamed {
+				continue
+			}
 		}
 		if err == nil {
 			err = c.keyspace(once, ps, apart)
