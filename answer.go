@@ -143,7 +143,7 @@ func (m *LockManager) complete(o *op, s *shard, err error, now time.Time) {
 	case opRaise:
 		o.lock.line.slot.mending = false
 	case opProbe:
-		m.probed(o, err)
+		m.probed(o, s, err, now)
 	}
 }
 
@@ -240,7 +240,8 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	if l.state != waiting {
 		return // granted in the meantime
 	}
-	l.score, l.asOf, l.epoch = r.score, r.server, ln.slot.trust.epoch
+	l.score = r.score
+	l.wasSeen(o, r.server)
 	ln.contended = now
 	if !r.behind {
 		ln.shortest = r.shortest

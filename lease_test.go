@@ -94,13 +94,13 @@ func (b *bubble) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if b.refused.Load() {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	conn, err := b.server.Dial()
 	if err != nil {
 		return nil, err
 	}
 	c := newBubbleConn(conn, b)
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.conns = append(b.conns, c)
 	return c, nil
 }

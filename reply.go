@@ -140,6 +140,13 @@ func decodeVote(v any) (r voteReply, err error) {
 	return r, err
 }
 
+// decodeProbe reads the reply of probe.lua: how many connections listen, and the
+// server's clock.
+func decodeProbe(v any) (receivers int64, server time.Duration, err error) {
+	f := fields(v, &err)
+	return f.int(0), f.time(1), err
+}
+
 func decodeTime(v any) (t time.Duration, err error) {
 	f := fields(v, &err)
 	return f.time(0), err

@@ -19,8 +19,9 @@ type shard struct {
 	node   redis.UniversalClient // of this server, whatever it serves; nil: not known which
 
 	sender
-	clock  clock
-	events events
+	clock   clock
+	doubted time.Time // what was sent before tells nothing of the clock: see doubt
+	events  events
 
 	touched bool // in manager.touched
 }

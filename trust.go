@@ -26,6 +26,8 @@ type trust struct {
 	refused bool      // the last probe was
 	deaf    int       // subscriptions in a row that it did not hear
 	told    bool      // the log has been
+
+	doubted time.Time // the answers to what was sent before count for nothing here
 }
 
 const (
@@ -39,8 +41,11 @@ const (
 
 // doubt has every grant confirmed until the server has said once more that it hears
 // this manager. The caller holds m.mu, as for all here.
+//
+// What is still on its way may be the answer of the server of before. It tells neither
+// that the manager is heard nor what the clock shows.
 func (s *shard) doubt() {
-	s.clock = clock{}
+	s.clock, s.doubted = clock{}, time.Now()
 	for _, sl := range s.events.slots {
 		sl.doubt()
 	}
@@ -63,6 +68,9 @@ func (s *shard) mayHaveMoved(o *op, err error) {
 
 // observe takes in a reading of the server's clock.
 func (s *shard) observe(sent, received time.Time, server time.Duration) {
+	if sent.Before(s.doubted) {
+		return
+	}
 	if s.clock.contradicts(sent, received, server) {
 		s.doubt() // another server answers now, or its clock was set
 	}
@@ -70,8 +78,15 @@ func (s *shard) observe(sent, received time.Time, server time.Duration) {
 }
 
 func (sl *slot) doubt() {
-	sl.trust.heard = false
+	sl.trust.heard, sl.trust.doubted = false, time.Now()
 	sl.trust.epoch++
+}
+
+// wasSeen notes when, by the server's clock, the lock stood in the line.
+func (l *Lock) wasSeen(o *op, server time.Duration) {
+	if t := &l.line.slot.trust; !o.sent.Before(t.doubted) {
+		l.asOf, l.epoch = server, t.epoch
+	}
 }
 
 // probe asks the server of a slot whether it hears this manager.
@@ -99,17 +114,27 @@ func (e *events) probeAll(now time.Time) {
 }
 
 // probed takes in the answer of probe.lua.
-func (m *LockManager) probed(o *op, err error) {
+//
+// Invariant: heard means that one server, the one by whose clock grants are dated, has
+// said so since the last doubt.
+func (m *LockManager) probed(o *op, s *shard, err error, now time.Time) {
 	sl := o.lock.line.slot
 	t := &sl.trust
 	t.probing, t.refused, t.at = false, err != nil, o.sent
-	receivers, ok := asInt(o.cmd.Val())
+	var receivers int64
+	var server time.Duration
+	if err == nil {
+		receivers, server, err = decodeProbe(o.cmd.Val())
+	}
+	if err == nil && !o.follow {
+		s.observe(o.sent, now, server) // which may find that it is another one's
+	}
 	switch {
 	case sl.at == nil || !sl.ready:
-	case err != nil || !ok:
+	case err != nil:
 		sl.at.events.doubted = true // asked again with the next answer
-	case o.sent.Before(sl.readyAt):
-		m.probe(sl) // it was about the subscription before
+	case o.sent.Before(sl.readyAt), o.sent.Before(t.doubted):
+		m.probe(sl) // it was about the subscription before, or the server
 	case o.follow:
 		// Answered by a server that the slot is on its way to, or has come to: the
 		// topology is looked at for that, and the subscription moves.

@@ -123,9 +123,10 @@ func TestGrantOlderThanAnotherServersClockIsConfirmed(t *testing.T) {
 func TestProbe(t *testing.T) {
 	answer := func(m *LockManager, sl *slot, sent time.Time, v any, err error) {
 		o := &op{kind: opProbe, lock: &Lock{manager: m, line: newLine("", sl)}, sent: sent, cmd: newCommand()}
-		o.cmd.SetVal(v)
+		o.cmd.SetVal([]any{v, "3600", "0"})
 		sl.trust.probing = true
-		m.probed(o, err)
+		m.shards[0].clock, m.shards[0].doubted, sl.trust.doubted = clock{}, time.Time{}, time.Time{}
+		m.probed(o, m.shards[0], err, sent)
 	}
 	renewed := func(m *LockManager) bool { // or is to be
 		n := len(m.later)
@@ -188,8 +189,8 @@ func TestProbeThatWasRedirectedTellsNothing(t *testing.T) {
 	sl := l.line.slot
 	sl.doubt()
 	o := &op{kind: opProbe, lock: &Lock{manager: m, line: newLine("", sl)}, sent: time.Now(), cmd: newCommand(), follow: true}
-	o.cmd.SetVal(int64(0))
-	m.probed(o, nil)
+	o.cmd.SetVal([]any{int64(0), "3600", "0"})
+	m.probed(o, m.shards[0], nil, time.Now())
 	require.False(t, sl.trust.heard)
 	require.Zero(t, sl.trust.deaf)
 }
@@ -241,3 +242,41 @@ func TestReadingsOfOneClockDoNotContradictEachOther(t *testing.T) {
 }
 
 var _ redis.Error = refusal("")
+
+// What was on its way as the doubt came may be the answer of the server of before: it
+// says neither that the manager is heard, nor what the clock shows, nor when a waiter
+// was seen in the line by it.
+func TestAnswersFromBeforeTheDoubtCountForNothing(t *testing.T) {
+	m, l, g := newHeard(t)
+	s, sl := m.shards[0], l.line.slot
+	before := time.Now()
+	time.Sleep(time.Millisecond)
+	s.doubt()
+
+	o := &op{kind: opProbe, lock: &Lock{manager: m, line: newLine("", sl)}, sent: before, cmd: newCommand()}
+	o.cmd.SetVal([]any{int64(1), "3600", "0"})
+	sl.trust.probing = true
+	m.probed(o, s, nil, time.Now())
+	require.False(t, sl.trust.heard)
+	require.True(t, sl.trust.probing, "it is asked anew")
+	require.False(t, s.clock.known())
+
+	l.wasSeen(&op{sent: before}, time.Hour)
+	require.False(t, l.isOf(sl))
+	m.grantedElsewhere(g, s, time.Now())
+	requireAsked(t, m, l, "an answer from before the doubt")
+}
+
+// The clock that grants are dated by is that of the server which says that it hears the
+// manager. If another one's was known, the doubt begins anew.
+func TestServerThatHearsUsIsTheOneWhoseClockIsKnown(t *testing.T) {
+	m, l, g := newHeard(t)
+	s, sl := m.shards[0], l.line.slot
+	o := &op{kind: opProbe, lock: &Lock{manager: m, line: newLine("", sl)}, sent: time.Now(), cmd: newCommand()}
+	o.cmd.SetVal([]any{int64(1), "3605", "0"}) // 5 s ahead
+	m.probed(o, s, nil, time.Now())
+	require.False(t, sl.trust.heard)
+	require.True(t, sl.trust.probing)
+	m.grantedElsewhere(g, s, time.Now())
+	requireAsked(t, m, l, "a clock that is not the known one")
+}

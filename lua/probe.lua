@@ -4,7 +4,8 @@
 -- KEYS  1 a key that is never there, in the slot of the channel: removing it is
 --       what a replica would refuse
 -- ARGV  1 the grant channel   2 'NUMSUB', in a cluster 'SHARDNUMSUB'
--- Reply the number of connections, or -1 where it is forbidden to ask
+-- Reply {number, seconds, microseconds}: how many connections, or -1 where it is
+--       forbidden to ask; the server's clock
 --
 -- Invariant: changes nothing.
 
@@ -12,8 +13,6 @@ local removed = redis.pcall('DEL', KEYS[1])
 if type(removed) == 'table' then
   return removed -- raised, it would not begin with READONLY any more
 end
+local time = redis.call('TIME')
 local count = redis.pcall('PUBSUB', ARGV[2], ARGV[1])
-if count.err then
-  return -1
-end
-return count[2]
+return {count.err and -1 or count[2], time[1], time[2]}
