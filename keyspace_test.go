@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -197,6 +198,68 @@ func aclClient(t *testing.T, server *redistest.Server, rules []string) *redis.Cl
 	}
 	require.NoError(t, admin.Do(ctx, args...).Err())
 	return server.Client(func(o *redis.Options) { o.Username, o.Password = "locker", "secret" })
+}
+
+// readmeRules are those of the line that users copy.
+func readmeRules(t *testing.T) []string {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, line, _ := strings.Cut(string(text), "ACL SETUSER locker on >secret ")
+	line, _, found := strings.Cut(line, "```")
+	require.True(t, found)
+	return strings.Fields(line)
+}
+
+// Each right of the README's line is used, and none is missing.
+func TestEachRightIsNeeded(t *testing.T) {
+	rules := readmeRules(t)
+	require.Equal(t, append([]string{"resetchannels"}, aclRules...), rules)
+	server := redistest.Start(t)
+	admin := server.Client(nil)
+	client := aclClient(t, server, rules)
+	m, m2 := newManager(t, client, redislock.WithPrefix("app:")), newManager(t, client, redislock.WithPrefix("app:"))
+	require.NoError(t, admin.ConfigResetStat(ctx).Err())
+
+	holder := acquire(t, m, "key", time.Minute)
+	require.NoError(t, admin.Do(ctx, "zadd", "redislock:queue:{app:key}", 1, "a-manager-that-died:60000:1:value").Err())
+	next := m2.Lock(ctx, "key", 2*time.Second)
+	awaitWaiters(t, admin, "app:key", 2)
+	behind := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "app:key", 3)
+	require.NoError(t, holder.Extend(ctx, 2*time.Minute))
+	eventually(t, "subscribed to the key", func() bool { return m2.Watches("app:key") })
+	require.NoError(t, holder.Unlock())
+	require.NoError(t, soon(t, next).Err) // and is not released: those behind look
+	leaves := m2.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "app:key", 2)
+	require.NoError(t, leaves.Unlock())
+	serve(t, behind)
+	unused := func() (unused []string) {
+		stats := admin.Info(ctx, "commandstats").Val()
+		for _, rule := range rules {
+			if name, ok := strings.CutPrefix(rule, "+"); ok && !strings.Contains(stats, "cmdstat_"+name+":") {
+				unused = append(unused, name)
+			}
+		}
+		return unused
+	}
+	for end := time.Now().Add(patience); len(unused()) > 0; {
+		require.True(t, time.Now().Before(end), "never used: %v", unused())
+		allAtOnce(t, m, 20, func(i int) string { return fmt.Sprint("key", i) })
+	}
+	require.Empty(t, aclDenials(t, admin, "config"))
+}
+
+func TestAUserInAnotherDatabase(t *testing.T) {
+	server := redistest.Start(t)
+	aclClient(t, server, append([]string{"+select"}, aclRules...))
+	client := server.Client(func(o *redis.Options) { o.Username, o.Password, o.DB = "locker", "secret", 3 })
+	m := newManager(t, client, redislock.WithPrefix("app:"))
+	holder := acquire(t, m, "key", time.Minute)
+	next := m.Lock(ctx, "key", time.Minute)
+	require.NoError(t, holder.Unlock())
+	serve(t, next)
+	require.Empty(t, aclDenials(t, server.Client(nil), "config"))
 }
 
 func TestAUserWithJustTheRightsItNeeds(t *testing.T) {
