@@ -148,7 +148,9 @@ func TestClaimsInCompanyDrawTokensOfTheirOwn(t *testing.T) {
 		})
 		var names []string
 		for _, cmd := range cmds {
-			names = append(names, cmd.Name())
+			if name := cmd.Name(); name == "set" || name == "incrby" { // not what was sent again of the gates
+				names = append(names, name)
+			}
 		}
 		want := slices.Concat(slices.Repeat([]string{"set"}, 32), []string{"incrby"},
 			slices.Repeat([]string{"set"}, 32), []string{"incrby"}, slices.Repeat([]string{"set"}, 6), []string{"incrby"})

@@ -135,16 +135,22 @@ type bubbleConn struct {
 	net.Conn
 	bubble  *bubble
 	written chan []byte
+	ended   chan struct{}
 	closed  sync.Once
 	silent  atomic.Bool
 }
 
 func newBubbleConn(conn net.Conn, b *bubble) *bubbleConn {
-	c := &bubbleConn{Conn: conn, bubble: b, written: make(chan []byte, 1000)}
+	c := &bubbleConn{Conn: conn, bubble: b, written: make(chan []byte, 1000), ended: make(chan struct{})}
 	go func() {
-		for p := range c.written {
-			time.Sleep(time.Duration(b.delay.Load()))
-			_, _ = conn.Write(p)
+		for {
+			select {
+			case p := <-c.written:
+				time.Sleep(time.Duration(b.delay.Load()))
+				_, _ = conn.Write(p)
+			case <-c.ended:
+				return
+			}
 		}
 	}()
 	return c
@@ -159,7 +165,11 @@ func (c *bubbleConn) Write(p []byte) (int, error) {
 		c.bubble.ear.Store(c)
 	}
 	if !c.bubble.frozen.Load() && !c.silent.Load() {
-		c.written <- bytes.Clone(p)
+		select {
+		case c.written <- bytes.Clone(p):
+		case <-c.ended:
+			return 0, net.ErrClosed
+		}
 	}
 	return len(p), nil
 }
@@ -196,7 +206,7 @@ func (b *bubble) moveTo(server *miniredis.Miniredis) {
 }
 
 func (c *bubbleConn) Close() error {
-	c.closed.Do(func() { close(c.written) })
+	c.closed.Do(func() { close(c.ended) })
 	return c.Conn.Close()
 }
 

@@ -377,7 +377,8 @@ func (m *LockManager) settled() bool {
 		owes := s.backlog()+s.refused.length > 0
 		for _, b := range s.inFlight {
 			for _, o := range b.ops {
-				owes = owes || o.copies == nil || !o.copies.settled
+				matters := o.kind != opExtend && o.kind != opProbe
+				owes = owes || matters && (o.copies == nil || !o.copies.settled)
 			}
 		}
 		if !owes {

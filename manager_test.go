@@ -320,7 +320,7 @@ func TestBadArgumentsAreNamedAndNothingIsSent(t *testing.T) {
 	bad(build(client, nil), "option is nil")
 	bad(build(client, redislock.WithLogger(nil)), "logger is nil")
 	bad(build(client, redislock.WithMaxQueue(-1)), "max queue is -1")
-	bad(build(client, redislock.WithKeyspaceEvents(99)), "keyspace events mode is 99")
+	bad(build(client, redislock.WithKeyspaceEvents(99)), "keyspace events mode is KeyspaceMode(99)")
 	bad(build(client, redislock.WithPrefix("redislock:")), "redislock:")
 
 	m := newManager(t, client)

@@ -125,7 +125,7 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 			value = o.value
 		}
 		args = append(args, value, manager, l.line.slot.grants, member)
-		if !l.mayOwn() {
+		if l.ballot == nil && !l.mayOwn() { // a node is asked only if an attempt may have arrived there
 			args = append(args, foreign)
 		}
 	case opExtend:

@@ -107,7 +107,7 @@ func WithMaxQueue(n int) Option {
 func WithKeyspaceEvents(mode KeyspaceMode) Option {
 	return func(o *options) error {
 		if mode < KeyspaceAuto || mode > KeyspacePassive {
-			return invalid("keyspace events: %v: want KeyspaceAuto, KeyspaceRequired, KeyspaceOff or KeyspacePassive", mode)
+			return invalid("keyspace events mode is %v: want KeyspaceAuto, KeyspaceRequired, KeyspaceOff or KeyspacePassive", mode)
 		}
 		o.keyspace = mode
 		return nil

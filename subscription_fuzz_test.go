@@ -95,6 +95,9 @@ func FuzzGrantToWaiter(f *testing.F) {
 			require.Equal(t, 1, pending.length)
 			require.Equal(t, opAcquire, pending.first.kind)
 			require.Same(t, l, pending.first.lock)
+		case isChosen(g.seq): // others may hold the key by that value
+			require.Zero(t, pending.length)
+			require.Equal(t, waiting, l.state)
 		default:
 			require.Equal(t, 1, pending.length)
 			require.Equal(t, opRelease, pending.first.kind)

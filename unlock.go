@@ -172,15 +172,23 @@ func noAnswerWithin(d time.Duration) error {
 	return causes(fmt.Errorf("%w within %v", errNoAnswer, d), context.DeadlineExceeded)
 }
 
-// noAnswer is why TryLock fails that was not answered in time.
+// noAnswer is why TryLock fails that was not answered in time, or was refused for as
+// long as that.
 func (m *LockManager) noAnswer(l *Lock) error {
-	reasons := []error{noAnswerWithin(min(l.ttl, maxTry))}
+	within := min(l.ttl, maxTry)
+	reasons := []error{noAnswerWithin(within)}
+	if code, _ := answered(l.failure); code != "" {
+		reasons = []error{fmt.Errorf("not served within %v", within)}
+	}
 	if l.ttl <= maxTry && m.quorum == nil { // a grant comes too late
 		reasons = append([]error{ErrNotAcquired}, reasons...)
 	}
 	reasons = m.orFar(l, reasons)
 	if l.failure != nil {
 		reasons = append(reasons, l.failure)
+	}
+	if classify(l.failure) == replica {
+		reasons = append(reasons, errReplica)
 	}
 	return causes(reasons...)
 }
