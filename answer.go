@@ -373,7 +373,8 @@ func (m *LockManager) grantedElsewhere(g grant, s *shard, now time.Time) {
 		m.probe(sl)
 	}
 	if l.isOf(sl) && g.server < l.asOf {
-		return // it has stood in line since
+		m.crossed(l, g.server)
+		return
 	}
 	m.heardGrant(l)
 	if l.state != waiting {
@@ -470,6 +471,7 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		case next == nil:
 			m.giveBack(r.seq, l.key, r.value)
 		case next.isOf(next.line.slot) && r.server < next.asOf: // it has had to join again since
+			m.crossed(next, r.server)
 		case m.opts.replicas > 0, !next.isOf(next.line.slot):
 			m.heardGrant(next)
 			m.confirm(next)

@@ -280,3 +280,38 @@ func TestServerThatHearsUsIsTheOneWhoseClockIsKnown(t *testing.T) {
 	m.grantedElsewhere(g, s, time.Now())
 	requireAsked(t, m, l, "a clock that is not the known one")
 }
+
+// A look that crosses with the grant finds the key with the waiter's own value, and takes
+// it for another's where the caller has chosen it. When the grant is heard it asks again.
+func TestGrantOfAChosenValueThatCrossesWithALook(t *testing.T) {
+	for name, arrives := range map[string]func(m *LockManager, l *Lock, g grant){
+		"by message": func(m *LockManager, l *Lock, g grant) { m.grantedElsewhere(g, m.shards[0], time.Now()) },
+		"by an own release": func(m *LockManager, l *Lock, g grant) {
+			o := &op{kind: opRelease, lock: m.ghost("key", "another"), cmd: newCommand()}
+			o.cmd.SetVal([]any{int64(3), "3600", "1000", "7", int64(2), l.value})
+			m.released(o, nil, time.Now())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, l, g := newHeard(t)
+			l.asOf = g.server + time.Second // of the look
+			arrives(m, l, g)
+			require.Equal(t, waiting, l.state, "a random value has been lost in between")
+			require.Empty(t, m.shards[0].take())
+
+			m, l, g = newHeard(t)
+			l.options.value = l.value
+			l.asOf = g.server + time.Second
+			arrives(m, l, g)
+			require.True(t, l.mayOwn())
+			requireAsked(t, m, l, "a chosen value")
+
+			m, l, g = newHeard(t)
+			l.options.value = l.value
+			l.asOf = g.server + l.ttl
+			arrives(m, l, g)
+			require.False(t, l.mayOwn(), "that lease is over")
+			require.Empty(t, m.shards[0].take())
+		})
+	}
+}

@@ -57,6 +57,18 @@ func (m *LockManager) heardGrant(l *Lock) {
 	}
 }
 
+// crossed: a waiter was made the holder at that time of the server's clock, and has been
+// seen in line since. One with a random value has lost the key again in between, as it
+// would have found its value there. One with a chosen value may have found it, and taken
+// it for another's, as it had not heard of the grant: it asks once more, unless that
+// lease is over.
+func (m *LockManager) crossed(l *Lock, server time.Duration) {
+	if l.hasChosenValue() && l.asOf-server < l.ttl {
+		m.heardGrant(l)
+		m.confirm(l)
+	}
+}
+
 // leftBehind takes in that the key has the value of a waiter that has left the line,
 // and that this waiter does not know of any grant. If there is one, it is on its way
 // here, and is waited for; else the key is another's, who goes by the same value.
