@@ -83,24 +83,17 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 	}
 }
 
-const (
-	// maxReplicaTime is for how long one who does not stand in a line, and whose context
-	// sets no time, is refused by a replica before he is told so. A failover takes less;
-	// the address of a replica stays what it is.
-	maxReplicaTime = 10 * time.Second
-
-	maxTryTime = 5 * time.Second // likewise for TryLock, by whomever, and no longer than its TTL
-)
+// maxReplicaTime is for how long one who does not stand in a line, and whose context
+// sets no time, is refused by a replica before he is told so. A failover takes less; the
+// address of a replica stays what it is.
+const maxReplicaTime = 10 * time.Second
 
 // maySoonBeServed tells whether to wait for servers that are changing their parts: all
-// do so that have refused a call from the start.
+// do so that have refused a call from the start. TryLock has a timer of its own.
 func (o *op) maySoonBeServed(now time.Time) bool {
 	refusedFor := now.Sub(o.since)
 	switch o.failure {
 	case elsewhere, changing, replica:
-		if o.lock.try {
-			return refusedFor < min(o.lock.ttl, maxTryTime)
-		}
 		_, bounded := o.lock.ctx.Deadline()
 		return bounded || o.failure != replica || refusedFor < maxReplicaTime
 	}
