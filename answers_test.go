@@ -241,7 +241,7 @@ func TestCloseWaitsForWaitersThatUnlock(t *testing.T) {
 		w.next.Store(&fate{after: 500 * time.Millisecond})
 		b.manager.Lock(ctx, "other", time.Hour) // keeps Close busy
 		synctest.Wait()
-		w.next.Store(&fate{before: 500 * time.Millisecond})
+		w.next.Store(&fate{before: 800 * time.Millisecond}) // longer than that
 		go func() {
 			waiting.Wait()
 			_ = waiting.Unlock()

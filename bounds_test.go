@@ -116,6 +116,37 @@ func TestCallsReturnAsTheLeaseEndsWhileRedisStandsStill(t *testing.T) {
 	})
 }
 
+// Nobody else sends what a manager that is closed has still to release: who does it
+// himself does not wait for Redis longer than he would otherwise.
+func TestUnlockIsBoundedAmidCloseAndAfterIt(t *testing.T) {
+	for name, afterwards := range map[string]bool{"amid": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			onKindsOfClients(t, func(t *testing.T, b *bubble) {
+				m := b.manager
+				lost, held, long := acquire(t, m, "lost", time.Second), acquire(t, m, "held", time.Hour), acquire(t, m, "long", time.Hour)
+				time.Sleep(time.Second)
+				short := acquire(t, m, "short", 5*time.Second)
+				b.frozen.Store(true)
+				if afterwards {
+					_ = m.Close()
+				} else {
+					go func() { _ = m.Close() }()
+					time.Sleep(500 * time.Millisecond)
+				}
+				within := func() context.Context {
+					within, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+					t.Cleanup(cancel)
+					return within
+				}
+				takes(t, 100*time.Millisecond, func() { require.ErrorIs(t, held.Release(within()), context.DeadlineExceeded) })
+				takes(t, 100*time.Millisecond, func() { require.ErrorIs(t, lost.Release(within()), redislock.ErrLost) })
+				takes(t, 5*time.Second, func() { require.Error(t, short.Unlock()) })
+				takes(t, 10*time.Second, func() { require.Error(t, long.Unlock()) })
+			})
+		})
+	}
+}
+
 // acquireNow acquires a lock of 3 s before Redis stands still once more.
 func acquireNow(t *testing.T, b *bubble, key string) *redislock.Lock {
 	t.Helper()

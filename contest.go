@@ -1,6 +1,7 @@
 package redislock
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -341,7 +342,7 @@ func (m *LockManager) retry(l *Lock, at time.Time) {
 	}
 	time.AfterFunc(time.Until(at), func() {
 		m.mu.Lock()
-		defer m.exitUnlock()
+		defer m.exitUnlock(context.Background())
 		switch {
 		case l.state != waiting:
 		case m.stopping:

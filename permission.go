@@ -55,7 +55,7 @@ func (m *LockManager) releasePlainly(o *op) {
 		s.client.PExpire(ctx, l.line.slot.fence.(string), 24*time.Hour)
 
 		m.mu.Lock()
-		defer m.exitUnlock()
+		defer m.exitUnlock(context.Background())
 		o.cmd = newCommand()
 		o.cmd.SetVal(removed)
 		if err != nil && !errors.Is(err, redis.Nil) {

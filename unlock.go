@@ -59,7 +59,7 @@ func (l *Lock) unlock(ctx context.Context) error {
 	case lost:
 		err := causes(ErrNotHeld, l.reason())
 		m.end(l)
-		m.exitUnlock()
+		m.exitUnlock(ctx)
 		return err
 	default:
 		m.mu.Unlock()
@@ -79,17 +79,22 @@ func (l *Lock) unlock(ctx context.Context) error {
 		})
 		defer stop()
 	}
-	m.exitUnlock()
+	drained := m.drained
+	m.exit()
+	if drained {
+		go m.drain() // it ends with the client's time-outs, which are no bound for this call
+	}
 	l.cleaned.Wait()
 	return l.cleanErr
 }
 
-// exitUnlock is exit, for one who may have to send what nobody else does.
-func (m *LockManager) exitUnlock() {
+// exitUnlock is exit, for one who may have to send what nobody else does, and waits for
+// no answer but that: no longer than ctx lasts, or maxUnlock.
+func (m *LockManager) exitUnlock(ctx context.Context) {
 	drained := m.drained
 	m.exit()
 	if drained {
-		within, cancel := context.WithTimeout(context.Background(), maxUnlock)
+		within, cancel := context.WithTimeout(ctx, maxUnlock)
 		defer cancel()
 		joins(within, m.drain)
 	}
