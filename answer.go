@@ -64,9 +64,6 @@ func (m *LockManager) tryAgain(o *op, err error, now time.Time) bool {
 		if o.failure.refused() {
 			limit = maxRefusals
 		}
-		if l.hasChosenValue() && l.token != 0 && !now.Before(l.validUntil) {
-			return false // the key may be another's by now
-		}
 		if o.attempts < limit {
 			return true
 		}
@@ -452,7 +449,7 @@ func (m *LockManager) released(o *op, err error, now time.Time) {
 		m.warn("lock was lost before it was released",
 			"key", l.key, "value", masked(l.value), "token", l.token)
 	}
-	if r.foreign {
+	if r.foreign && l.token == 0 {
 		m.leftBehind(l)
 	} else {
 		m.forget(l)

@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,7 +23,10 @@ type fate struct {
 }
 
 // A wire is a hook of a client: the next request of the library meets its fate.
-type wire struct{ next atomic.Pointer[fate] }
+type wire struct {
+	next   atomic.Pointer[fate]
+	broken atomic.Bool // for releases
+}
 
 func newWire(b *bubble) *wire {
 	w := new(wire)
@@ -33,6 +37,14 @@ func newWire(b *bubble) *wire {
 func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
 	if isGreeting(cmds) {
 		return next(ctx, cmds)
+	}
+	if w.broken.Load() && slices.ContainsFunc(cmds, isRelease) {
+		_ = cmds[0].Args()
+		time.Sleep(3 * time.Second) // the client's time-out
+		for _, cmd := range cmds {
+			cmd.SetErr(io.ErrUnexpectedEOF)
+		}
+		return io.ErrUnexpectedEOF
 	}
 	f := w.next.Swap(nil)
 	if f == nil {
@@ -50,6 +62,10 @@ func (w *wire) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessP
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+func isRelease(cmd redis.Cmder) bool {
+	return isScript(cmd, "free.lua") || isScript(cmd, "release.lua")
 }
 
 // isGreeting tells what the client sends by itself over a new connection.

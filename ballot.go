@@ -62,7 +62,7 @@ func (m *LockManager) proceed(l *Lock, node int) {
 	}
 	switch {
 	case st.wipe:
-		st.op = &op{kind: opRelease, lock: l, node: node, value: st.value}
+		st.op = &op{kind: opRelease, lock: l, since: l.releaseSince(), node: node, value: st.value}
 	case st.next != nil && st.next.kind == opVote && st.ghost && st.next.value == l.valueArg:
 		// The release that it had to wait for may have been sent twice.
 		v := st.next.vote

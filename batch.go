@@ -106,9 +106,14 @@ func (s *shard) takeBatch() *batch {
 	b.follow = slices.ContainsFunc(b.ops, func(o *op) bool { return o.follow })
 	b.cmds = make([]redis.Cmder, 0, len(b.ops)+4)
 	b.args = make([]any, 0, argsOf(b.ops))
-	s.freeTogether(b)
 	for _, o := range b.ops {
 		o.sent = b.began
+		if o.kind == opRelease && o.spares(b.began) {
+			o.simple, o.lock.own = false, false
+		}
+	}
+	s.freeTogether(b)
+	for _, o := range b.ops {
 		if o.simple {
 			continue // done by freeTogether
 		}

@@ -247,7 +247,7 @@ func TestNothingIsSentTwiceOverALongWay(t *testing.T) {
 							claims.Add(1)
 						case isScript(cmd, "extend.lua"):
 							extensions.Add(1)
-						case isScript(cmd, "free.lua"), isScript(cmd, "release.lua"):
+						case isRelease(cmd):
 							releases.Add(1)
 						}
 					}

@@ -410,7 +410,7 @@ func (m *LockManager) cleanUp(l *Lock) {
 	case l.inFlight, l.releasing:
 	case l.trace && (l.joined || l.mayOwn()):
 		l.releasing = true
-		m.submit(&op{kind: opRelease, lock: l, simple: l.neverQueued() && l.line.slot.lines[l.key] == nil})
+		m.submit(&op{kind: opRelease, lock: l, since: l.releaseSince(), simple: l.neverQueued() && l.line.slot.lines[l.key] == nil})
 	default:
 		m.forget(l)
 	}

@@ -49,7 +49,7 @@ type op struct {
 	raise     *raise    // opClaim: what goes before it, if anything does
 	floor     int64     // opClaim: the fence was above it as the claim drew
 	attempts  int       // that failed without an answer that settles it
-	since     time.Time // when the first of them did
+	since     time.Time // when the first of them did; of a release of a chosen value: when it was made
 	failure   failure   // what the last one came to
 	uncertain bool      // an attempt failed that may have reached Redis
 	follow    bool      // it has to follow a redirection
@@ -125,7 +125,7 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 			value = o.value
 		}
 		args = append(args, value, manager, l.line.slot.grants, member)
-		if l.ballot == nil && !l.mayOwn() { // a node is asked only if an attempt may have arrived there
+		if o.spares(o.sent) {
 			args = append(args, foreign)
 		}
 	case opExtend:

@@ -32,6 +32,10 @@ const plainTimeout = 2 * time.Second
 func (m *LockManager) releasePlainly(o *op) {
 	l, s, refusal := o.lock, m.shardFor(o), o.err()
 	o.simple, o.plain = false, true
+	if o.spares(time.Now()) {
+		m.released(o, refusal, time.Now())
+		return
+	}
 	m.listening.Add(1)
 	go func() {
 		defer m.listening.Done()

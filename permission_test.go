@@ -1,6 +1,8 @@
 package redislock_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,4 +74,23 @@ func TestWhatIsForbiddenLaterIsUndone(t *testing.T) {
 			require.NoError(t, admin.Del(ctx, "app:taken").Err())
 		})
 	}
+}
+
+// What is undone by plain commands is one's own: not the key of another who goes by the
+// same value.
+func TestWhatIsForbiddenLaterSparesAnEqualValue(t *testing.T) {
+	server := redistest.Start(t)
+	admin := server.Client(nil)
+	var log logBuffer
+	m := newManager(t, aclClient(t, server, []string{"~*", "&*", "+@all"}), redislock.WithLogger(log.logger()))
+	holder := acquire(t, newManager(t, admin), "key", time.Hour, worker)
+	cancellable, cancel := context.WithCancel(ctx)
+	waiter := m.Lock(cancellable, "key", time.Hour, worker)
+	awaitWaiters(t, admin, "key", 1)
+	require.NoError(t, admin.Do(ctx, "acl", "setuser", "locker", "-eval", "-evalsha").Err())
+	cancel()
+	require.ErrorIs(t, soon(t, waiter).Err, context.Canceled)
+	eventually(t, "its release has been refused", func() bool { return strings.Contains(log.String(), "release failed") })
+	require.NoError(t, holder.Extend(ctx, time.Hour), "its key was removed")
+	require.NoError(t, holder.Unlock())
 }

@@ -255,7 +255,7 @@ func (s *shard) exchange(b *batch) {
 	if s.node != nil && !b.follow {
 		client = s.node // the shorter way
 	}
-	pipe := patient(client, maxAnswerTime, s.waitTime(b)).Pipeline()
+	pipe := patient(client, maxAnswerTime).Pipeline()
 	first := b.cmds[0].(command)
 	b.cmds[0] = noted{first, b.began, &b.written}
 	_ = pipe.BatchProcess(b.ctx, b.cmds...)
@@ -374,7 +374,7 @@ func (s *shard) completeBatch(b *batch) *batch {
 // amiss takes in that an op failed which may be served yet, and tells of it once that
 // has gone on for long.
 func (s *shard) amiss(o *op, err error, now time.Time) {
-	if o.attempts == 0 {
+	if o.since.IsZero() {
 		o.since = now
 	}
 	if now.Sub(o.since) < tellAfter || now.Sub(s.toldAt) < tellAgain {

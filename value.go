@@ -7,7 +7,8 @@ import "time"
 //
 // Invariant: a lock counts a value that it finds as its own, and removes it, only if
 // it may have put it there itself: an attempt of its own may have arrived, or a grant
-// of it was heard. In doubt the key is left to the end of its lease.
+// of it was heard; and only while its lease may last. In doubt the key is left to
+// the end of its lease.
 //
 // A value of the library's own making is random. Whoever finds that in a key has put
 // it there, at whatever time, so nothing of this matters to it.
@@ -32,8 +33,34 @@ func (l *Lock) hasChosenValue() bool { return l.options.value != "" }
 // mayOwn tells whether a value that is like the lock's may be its own doing.
 func (l *Lock) mayOwn() bool { return l.own || !l.hasChosenValue() }
 
+// spares tells that a release, if it is sent now, leaves the key alone even where that has
+// the lock's value. One that is of nobody else is never spared. One of the caller's choice
+// may be another's as soon as the lease is over that the lock had, or may have got from
+// an attempt of its own; so a release that comes late, whatever has held it up, says
+// so. The caller holds m.mu, as for all here.
+func (o *op) spares(now time.Time) bool {
+	l := o.lock
+	switch {
+	case !l.hasChosenValue():
+		return false
+	case l.ballot == nil && !l.own: // a node is asked only if an attempt may have arrived there
+		return true
+	case l.token != 0:
+		return !now.Before(l.validUntil)
+	}
+	return now.Sub(o.since) >= l.ttl
+}
+
+// releaseSince returns op.since of a release that is made now.
+func (l *Lock) releaseSince() (now time.Time) {
+	if l.hasChosenValue() {
+		now = time.Now()
+	}
+	return now
+}
+
 // disclaim: what the key has from here on is no longer the lock's, which was lost: it
-// is another's, or about to expire. The caller holds m.mu, as for all here.
+// is another's, or about to expire.
 func (m *LockManager) disclaim(l *Lock) {
 	l.own = false
 	if l.hasChosenValue() && l.ballot != nil {

@@ -65,24 +65,32 @@ func TestEqualValueFoundByALookIsAnothers(t *testing.T) {
 // A lock that was lost, and is unlocked late, leaves a later lock by the same value
 // alone, whether that is of the same manager or of another.
 func TestUnlockOfALostLockSparesALaterOneByTheSameValue(t *testing.T) {
-	for _, managers := range []string{"same manager", "another manager"} {
-		t.Run(managers, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, b *bubble) {
-				m := b.manager
-				if managers == "another manager" {
-					m = b.another(t).manager
-				}
-				lost := acquire(t, b.manager, "key", time.Second, worker)
-				<-lost.Done()
-				time.Sleep(time.Second)
-				later := acquire(t, m, "key", time.Minute, worker)
-				require.ErrorIs(t, lost.Unlock(), redislock.ErrLost)
-				synctest.Wait()
-				require.True(t, b.server.Exists("key"), "the later lock's key was removed")
-				require.NoError(t, later.Extend(ctx, time.Minute))
-				require.NoError(t, later.Unlock())
+	for how, lose := range map[string]func(b *bubble, l *redislock.Lock){
+		"its lease is over": func(*bubble, *redislock.Lock) { time.Sleep(time.Hour) },
+		"its key was taken away": func(b *bubble, l *redislock.Lock) {
+			b.server.Del("key")
+			_ = l.Extend(ctx, time.Hour)
+		},
+	} {
+		for _, managers := range []string{"same manager", "another manager"} {
+			t.Run(how+", "+managers, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, b *bubble) {
+					m := b.manager
+					if managers == "another manager" {
+						m = b.another(t).manager
+					}
+					lost := acquire(t, b.manager, "key", time.Hour, worker)
+					lose(b, lost)
+					require.True(t, closed(lost.Done()))
+					later := acquire(t, m, "key", time.Minute, worker)
+					require.ErrorIs(t, lost.Unlock(), redislock.ErrLost)
+					synctest.Wait()
+					require.True(t, b.server.Exists("key"), "the later lock's key was removed")
+					require.NoError(t, later.Extend(ctx, time.Minute))
+					require.NoError(t, later.Unlock())
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -159,6 +167,63 @@ func TestGrantOfAChosenValueThatCrossesACancellation(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A release whose time has come too late, as Redis was out of reach, slow, or had too much
+// to do, takes away nothing of what has the same value since.
+func TestLateReleaseSparesALaterLockByTheSameValue(t *testing.T) {
+	const ttl = 5 * time.Second
+	for name, delay := range map[string]func(b *bubble, w *wire){
+		"it is sent again": func(b *bubble, w *wire) { w.breakReleases(ttl) },
+		"it waits its turn": func(b *bubble, w *wire) {
+			for _, key := range []string{"one", "another"} { // as many requests as may be under way
+				w.next.Store(&fate{after: late})
+				b.manager.Lock(ctx, key, time.Hour)
+				synctest.Wait()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				other, w := b.another(t), newWire(b)
+				require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+				l := acquire(t, b.manager, "key", ttl, worker)
+				time.Sleep(time.Until(l.ValidUntil()) - 100*time.Millisecond) // not lost yet
+				delay(b, w)
+				go func() { _ = l.Unlock() }()
+				later := acquire(t, other.manager, "key", time.Minute, worker)
+				time.Sleep(10 * time.Second)
+				require.NoError(t, later.Extend(ctx, time.Minute), "the later lock's key was removed")
+				require.NoError(t, later.Unlock())
+			})
+		})
+	}
+}
+
+// Likewise the release of one whose answer was lost, so that he does not know what he
+// has, and who has gone since.
+func TestLateReleaseOfOneWhoHasGoneSparesALaterLockByTheSameValue(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		other, w := b.another(t), newWire(b)
+		require.NoError(t, acquire(t, b.manager, "warm", time.Minute).Unlock())
+		w.next.Store(&fate{after: 100 * time.Millisecond, lost: true})
+		cancellable, cancel := context.WithCancel(ctx)
+		l := b.manager.Lock(cancellable, "key", time.Second, worker)
+		time.Sleep(50 * time.Millisecond)
+		cancel()
+		w.breakReleases(1500 * time.Millisecond)
+		require.ErrorIs(t, l.Wait().Err, context.Canceled)
+		later := acquire(t, other.manager, "key", time.Minute, worker)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, later.Extend(ctx, time.Minute), "the later lock's key was removed")
+		require.NoError(t, later.Unlock())
+	})
+}
+
+// breakReleases has no release get to Redis for a while: its connection breaks.
+func (w *wire) breakReleases(d time.Duration) {
+	w.broken.Store(true)
+	time.AfterFunc(d, func() { w.broken.Store(false) })
 }
 
 func TestEqualValuesExcludeEachOtherInAQuorum(t *testing.T) {

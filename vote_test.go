@@ -172,3 +172,23 @@ func TestQuorumCallEndsWhereNoMajorityMayVote(t *testing.T) {
 		})
 	}
 }
+
+// A release of a caller's own value that is sent late leaves a node's key alone: it may be
+// another's by then, who goes by the same value.
+func TestLateReleaseSparesAnEqualValueAtANode(t *testing.T) {
+	for _, rest := range []time.Duration{time.Minute, -time.Millisecond} {
+		t.Run("", func(t *testing.T) {
+			q := newStillQuorum(t)
+			l := q.lock
+			l.options.value = "value"
+			for node := range 3 {
+				q.answer(node, q.next(node), votes(5))
+			}
+			require.Equal(t, held, l.state)
+			q.end(l)
+			l.validUntil = time.Now().Add(rest)
+			args := q.shards[0].takeBatch().ops[0].cmd.Args()
+			require.Equal(t, rest < 0, args[len(args)-1] == foreign)
+		})
+	}
+}
