@@ -147,6 +147,42 @@ func TestUnlockIsBoundedAmidCloseAndAfterIt(t *testing.T) {
 	}
 }
 
+// Nor does it take long to be told that keyspace events cannot be had.
+func TestRequiredEventsOfARedisThatStandsStill(t *testing.T) {
+	onKindsOfClients(t, func(t *testing.T, b *bubble) {
+		b.frozen.Store(true)
+		required := redislock.WithKeyspaceEvents(redislock.KeyspaceRequired)
+		var clients []redis.UniversalClient
+		var o redis.Options
+		for node := range 3 {
+			o = redis.Options{Addr: fmt.Sprint("127.0.0.1:", 1+node), Dialer: b.dial}
+			b.options(&o)
+			client := redis.NewClient(&o)
+			defer client.Close()
+			clients = append(clients, b.asWrapped(client))
+		}
+		o = redis.Options{}
+		b.options(&o)
+		cluster := redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs: []string{"127.0.0.1:1", "127.0.0.1:2"}, Dialer: b.dial,
+			ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout, MaxRetries: o.MaxRetries, PoolSize: o.PoolSize,
+		})
+		defer cluster.Close()
+		takes(t, 5*time.Second, func() {
+			_, err := redislock.NewLockManager(clients[0], required)
+			require.Error(t, err)
+		})
+		takes(t, 5*time.Second, func() {
+			_, err := redislock.NewQuorumManager(clients, required)
+			require.ErrorContains(t, err, "keyspace events on 0 of 3 nodes")
+		})
+		takes(t, 5*time.Second, func() {
+			_, err := redislock.NewLockManager(cluster, required)
+			require.Error(t, err)
+		})
+	})
+}
+
 // acquireNow acquires a lock of 3 s before Redis stands still once more.
 func acquireNow(t *testing.T, b *bubble, key string) *redislock.Lock {
 	t.Helper()

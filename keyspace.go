@@ -302,13 +302,42 @@ func (e *events) learnDatabase(ctx context.Context) (renamed bool, err error) {
 	return true, nil
 }
 
+// requireWithin is how long it takes at most to make a manager with KeyspaceRequired.
+const requireWithin = 5 * time.Second
+
 // require is configure for KeyspaceRequired, which also wants to know the database.
 func (m *LockManager) require(ctx context.Context, server redis.UniversalClient) error {
-	if err := m.configure(ctx, server); err != nil {
+	return inTime(ctx, func(ctx context.Context) error {
+		if err := m.configure(ctx, server); err != nil {
+			return err
+		}
+		_, err := databaseOf(ctx, server)
 		return err
+	})
+}
+
+// requireOfAll is require for each master of a cluster.
+func (m *LockManager) requireOfAll(c cluster) error {
+	return inTime(context.Background(), func(ctx context.Context) error {
+		return c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+			return m.require(ctx, node)
+		})
+	})
+}
+
+// inTime calls f, and returns within requireWithin whatever the client's time-outs are: f
+// is left to end with these then, and begins nothing any more, as its context has ended.
+func inTime(ctx context.Context, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requireWithin)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- f(ctx) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("keyspace events: %w", noAnswerWithin(requireWithin))
 	}
-	_, err := databaseOf(ctx, server)
-	return err
 }
 
 // missingFlags returns what has to be added to notify-keyspace-events: K for

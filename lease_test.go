@@ -73,13 +73,17 @@ func (b *bubble) begin(t *testing.T) {
 		b.options(options)
 	}
 	b.client = redis.NewClient(options)
-	var client redis.UniversalClient = b.client
-	if b.wrapped {
-		client = wrappedClient{b.client}
-	}
 	var err error
-	b.manager, err = redislock.NewLockManager(client)
+	b.manager, err = redislock.NewLockManager(b.asWrapped(b.client))
 	require.NoError(t, err)
+}
+
+// asWrapped returns the client as the manager gets it.
+func (b *bubble) asWrapped(client *redis.Client) redis.UniversalClient {
+	if b.wrapped {
+		return wrappedClient{client}
+	}
+	return client
 }
 
 // A wrappedClient is what programs pass that count or trace what they send.

@@ -67,7 +67,8 @@ type LockManager struct {
 // Redis Cluster, 7.0 or newer (redis.NewClusterClient). All who share locks have
 // to come by the same of these ways. A redis.Ring is refused.
 //
-// Nothing is sent, except with KeyspaceRequired.
+// Nothing is sent, except with KeyspaceRequired: then it takes up to 5 s to fail where
+// Redis does not answer, and else returns at once.
 func NewLockManager(client redis.UniversalClient, opts ...Option) (*LockManager, error) {
 	m := newManager()
 	m.client = client
@@ -111,9 +112,7 @@ func (m *LockManager) setUp(opts []Option) error {
 		m.topology = &topology{cluster: c, byNode: make(map[*redis.Client]*shard)}
 		m.newShard(c, nil)
 		if m.opts.keyspace == KeyspaceRequired {
-			return c.ForEachMaster(context.Background(), func(ctx context.Context, node *redis.Client) error {
-				return m.require(ctx, node)
-			})
+			return m.requireOfAll(c)
 		}
 		return nil
 	}

@@ -25,7 +25,7 @@ const (
 
 	// KeyspaceRequired is KeyspaceAuto, but NewLockManager fails unless it
 	// can read in Redis that the flags are on, or switch them on, and can tell the
-	// number of the database.
+	// number of the database; after 5 s at most, where Redis does not answer.
 	KeyspaceRequired
 
 	// KeyspaceOff neither subscribes to events nor touches the configuration.

@@ -48,7 +48,8 @@ type quorum struct {
 //   - Nodes have a tenth of the TTL to answer, but no less than 10 ms or a third of
 //     it. So a TTL below 100 ms fails where the machines or the network are busy.
 //
-// Nothing is sent, except with KeyspaceRequired.
+// Nothing is sent, except with KeyspaceRequired: then it waits for all nodes, for up to
+// 5 s, and fails unless a majority has the events.
 func NewQuorumManager(clients []redis.UniversalClient, opts ...Option) (*LockManager, error) {
 	m := newManager()
 	if err := m.setUpQuorum(clients, opts); err != nil {

@@ -218,6 +218,7 @@ What is promised, with contexts that have no end:
 | ` + "`Extend`" + ` | 10 s, or until the lease ends |
 | ` + "`Unlock`" + ` | 10 s, or the TTL if that is shorter; the manager goes on behind it until the lease ends |
 | ` + "`Close`" + ` | 2 s |
+| ` + "`NewLockManager`, `NewQuorumManager`" + ` | at once; with ` + "`KeyspaceRequired`" + ` 5 s |
 
 Every call that takes a context returns as that ends, whatever the client's time-outs are.
 `
