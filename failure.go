@@ -89,7 +89,7 @@ func classifyAnswer(answer redis.Error) failure {
 		return changing
 	case "READONLY", "MASTERDOWN":
 		return replica
-	case "BUSY", "OOM", "MISCONF", "NOREPLICAS":
+	case "BUSY", "OOM", "MISCONF", "NOREPLICAS", "UNBLOCKED": // the last of WAIT, as by CLIENT UNBLOCK
 		return unready
 	case "NOAUTH", "WRONGPASS", "DENIED": // DENIED: protected mode
 		return unsent

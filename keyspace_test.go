@@ -61,6 +61,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 		"getdel":    func() error { return client.GetDel(ctx, "key").Err() },
 		"pexpire 0": func() error { return client.PExpire(ctx, "key", 0).Err() },
 		"rename":    func() error { return client.Rename(ctx, "key", "elsewhere").Err() },
+		"move":      func() error { return client.Do(ctx, "move", "key", 1).Err() },
 		"lua": func() error {
 			return client.Eval(ctx, "return redis.call('DEL', KEYS[1])", []string{"key"}).Err()
 		},
@@ -80,7 +81,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 
 func TestFreeingEventsAreHeededAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		for _, event := range []string{"del", "expired", "evicted", "rename_from"} {
+		for _, event := range []string{"del", "expired", "evicted", "rename_from", "move_from"} {
 			require.NoError(t, b.server.Set("key", "foreign"))
 			b.server.SetTTL("key", time.Hour)
 			l := b.manager.Lock(ctx, "key", time.Minute)
