@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -440,4 +441,24 @@ func TestLogShortensOwnerValues(t *testing.T) {
 		require.Contains(t, log.String(), l.Value()[:8])
 		require.NotContains(t, log.String(), l.Value())
 	})
+}
+
+// Where nobody waits any more, a subscription that is refused, or that cannot be made, is
+// not tried again and again; whoever waits next has it tried once more.
+func TestSubscriptionThatNobodyNeedsIsLeft(t *testing.T) {
+	server := redistest.Start(t)
+	admin := server.Client(nil)
+	m := newManager(t, aclClient(t, server, []string{"~*", "+@all", "resetchannels"}))
+	holder := acquire(t, m, "key", time.Minute)
+	for range 2 {
+		require.ErrorContains(t, soon(t, m.Lock(ctx, "key", time.Minute)).Err, "NOPERM")
+		eventually(t, "it is not tried any more", func() bool {
+			return !slices.ContainsFunc(goroutines(), func(stack string) bool { return strings.Contains(stack, "(*events).run") })
+		})
+	}
+	require.NoError(t, admin.Do(ctx, "acl", "setuser", "locker", "allchannels").Err())
+	next := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "key", 1)
+	require.NoError(t, holder.Unlock())
+	serve(t, next)
 }
