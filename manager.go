@@ -212,8 +212,8 @@ func (l *Lock) acquired() (*Lock, error) {
 // if it could not be released. Both can be found with errors.Is. It takes as long as
 // Acquire, fn and Unlock do.
 //
-// A call for the same key with the context that fn gets would wait for fn itself: it
-// fails with ErrReentrant at once, as long as the lock is held.
+// A call of the same manager for the same key with the context that fn gets would wait for
+// fn itself: it fails with ErrReentrant at once, as long as the lock is held.
 func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) error {
 	if fn == nil {
 		return &Error{callDo, m.opts.prefix + key, invalid("function is nil")}

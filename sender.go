@@ -272,6 +272,8 @@ func (s *shard) exchange(b *batch) {
 				c.SetErr(nil)
 			case c.Err() == nil && c.Val() == nil:
 				c.SetErr(inSetUp(err)) // the client leaves its commands alone then
+			default:
+				c.SetErr(withoutRequest(c.Err()))
 			}
 		}
 	}
