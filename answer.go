@@ -19,27 +19,35 @@ const (
 	maxLosing    = 5 * time.Second
 )
 
-// unreached takes in whether a waiter's attempt to reach Redis has failed for want of a
-// connection. Such attempts may take long, as the client dials several times in each:
-// a call that does not stand in the line fails in time all the same.
-func (m *LockManager) unreached(l *Lock, s *shard, dial bool, now time.Time) {
+// unreached takes in whether a waiter's attempt to reach Redis, so many nodes of a quorum
+// that no majority is left, has failed for want of a connection. Such attempts may
+// take long, as the client dials several times in each: a call that does not stand in the
+// line, nor knows the key to be taken, fails in time all the same. reached tells whether
+// anybody there was ever heard from.
+func (m *LockManager) unreached(l *Lock, reached, dial bool, now time.Time) {
 	l.unreached = dial
-	if !dial || l.failing || l.joined || l.state != waiting {
+	if !dial || l.failing || l.waits() || l.state != waiting {
 		return
 	}
 	l.failing = true
 	limit := maxLosing
-	if s.roundTrip.estimate() == 0 {
+	if !reached {
 		limit = maxUnreached
 	}
 	time.AfterFunc(max(l.began.Add(limit).Sub(now), time.Millisecond), func() {
 		m.mu.Lock()
 		defer m.exit()
-		if l.failing = false; l.state == waiting && l.unreached && !l.joined {
+		if l.failing = false; l.state == waiting && l.unreached && !l.waits() {
+			if l.ballot != nil && l.ballot.vote != nil {
+				l.failure = l.ballot.vote.noMajority() // the vote is still under way
+			}
 			m.abandon(l, l.failure)
 		}
 	})
 }
+
+// waits tells that the lock was found taken, so that it is waited for.
+func (l *Lock) waits() bool { return l.joined || l.ballot != nil && l.ballot.known }
 
 // tryAgain decides whether an op that failed unsettled is sent once more, and
 // prepares it for that.

@@ -34,6 +34,8 @@ type stand struct {
 	wipe  bool // and is to be released as soon as nothing else is under way
 	freed freed
 	err   error // the last failure to release it
+
+	unreached error // why there was no connection for the last claim; nil: there was
 }
 
 // freed is what came of the release at a node.
@@ -268,4 +270,26 @@ func (b *ballot) notReleased() error {
 		}
 	}
 	return causes(reasons...)
+}
+
+// outOfReach tells that no majority of nodes can be connected to, as far as is known.
+func (b *ballot) outOfReach(majority int) bool {
+	within := 0
+	for _, st := range b.stands {
+		if st.unreached == nil {
+			within++
+		}
+	}
+	return within < majority
+}
+
+// reachesMajority tells whether a majority of nodes has ever answered.
+func (m *LockManager) reachesMajority() bool {
+	reached := 0
+	for _, s := range m.shards {
+		if s.reached() {
+			reached++
+		}
+	}
+	return reached >= m.quorum.majority
 }

@@ -211,6 +211,45 @@ func TestFirstCallsFailSoonWhereConnectionsAreRefused(t *testing.T) {
 	})
 }
 
+// Likewise of a quorum, whether all nodes refuse connections or so many that no majority
+// is left.
+func TestFirstCallsToAQuorumFailSoonWhereConnectionsAreRefused(t *testing.T) {
+	for _, refusing := range []int{2, 3} {
+		t.Run(fmt.Sprint(refusing, " of 3"), func(t *testing.T) {
+			onKindsOfClients(t, func(t *testing.T, b *bubble) {
+				b.refused.Store(true)
+				well := &bubble{server: b.server}
+				var clients []redis.UniversalClient
+				for node := range 3 {
+					o := redis.Options{Addr: fmt.Sprint("127.0.0.1:", 1+node), Dialer: b.dial}
+					b.options(&o)
+					if node >= refusing {
+						o.Dialer = well.dial
+					}
+					client := redis.NewClient(&o)
+					defer client.Close()
+					clients = append(clients, b.asWrapped(client))
+				}
+				m, err := redislock.NewQuorumManager(clients)
+				require.NoError(t, err)
+				defer m.Close() // also after a failure, as goroutines that are left are a panic
+				for range 2 {
+					takes(t, 2*time.Second, func() {
+						err := m.Lock(ctx, "key", time.Hour).Wait().Err
+						require.ErrorContains(t, err, "no majority")
+						require.ErrorContains(t, err, "connection refused")
+					})
+					takes(t, 2*time.Second, func() {
+						_, err := m.TryLock(ctx, "key", time.Hour)
+						require.ErrorContains(t, err, "no majority")
+					})
+				}
+				takes(t, 2*time.Second, func() { _ = m.Close() })
+			})
+		})
+	}
+}
+
 // And of one that was heard from, and may come back, a little later.
 func TestCallsFailInTimeWhereRedisHasGone(t *testing.T) {
 	onKindsOfClients(t, func(t *testing.T, b *bubble) {

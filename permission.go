@@ -16,22 +16,11 @@ import (
 //
 // What is forbidden later is undone by plain commands, as far as these are allowed.
 
-// isDenied tells that Redis does not let this user do it, in a script or at all, or
-// nobody, as where the command was renamed.
+// isDenied tells that Redis does not let this user do it, in a script or at all.
 func isDenied(err error) bool {
 	code, text := answered(err)
-	if code == "NOPERM" {
-		return true
-	}
-	for _, beginning := range []string{
-		"The user executing the script can't", "ACL failure in script",
-		"unknown command", "Unknown Redis command called from",
-	} {
-		if strings.HasPrefix(text, beginning) {
-			return true
-		}
-	}
-	return false
+	return code == "NOPERM" ||
+		strings.HasPrefix(text, "The user executing the script can't") || strings.HasPrefix(text, "ACL failure in script")
 }
 
 // plainTimeout bounds how long Redis may take over plain commands.

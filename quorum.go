@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +42,7 @@ type quorum struct {
 //     guards data, have the storage check the token: no lease, on however many
 //     servers, stops a holder that was paused beyond it.
 //   - A call fails, if it has never heard from a majority of nodes, after four
-//     votes; if nodes were merely too slow, Lock goes on for a second at least. The
+//     votes, or 2 s where they refuse connections; if nodes were merely too slow, Lock goes on for a second at least. The
 //     error is none of the sentinels, and has what each node said. A call that has
 //     heard from a majority goes on trying within its context.
 //   - Nodes have a tenth of the TTL to answer, but no less than 10 ms or a third of
@@ -95,16 +94,13 @@ func checkNodes(clients []redis.UniversalClient) error {
 		if isNil(client) {
 			return invalid("%s is nil", name)
 		}
-		if _, ok := client.(cluster); ok {
+		switch client := client.(type) {
+		case cluster:
 			return invalid("%s is of a cluster: a quorum is made of independent masters", name)
+		case *redis.Ring:
+			return invalid("%s is a %T: a quorum is made of independent masters", name, client)
 		}
-		if isRing(client) {
-			return invalid("%s is a %T, a Ring: a quorum is made of independent masters", name, client)
-		}
-		var keys []any
-		if reflect.ValueOf(client).Comparable() { // of a wrapper it may be not
-			keys = append(keys, client)
-		}
+		keys := []any{client}
 		if c, ok := client.(interface{ Options() *redis.Options }); ok {
 			o := c.Options()
 			if o.Addr == "FailoverClient" {

@@ -149,6 +149,11 @@ func (m *LockManager) nodeVoted(o *op, s *shard, err error, now time.Time) {
 	if err != nil {
 		v.answers[o.node].verdict = none
 	}
+	st.unreached = nil
+	if o.failure == unsent {
+		st.unreached = err
+	}
+	m.unreached(l, m.reachesMajority(), l.ballot.outOfReach(m.quorum.majority), now)
 	if l.state == lost || v.lost {
 		st.wipe = true // of no more use to anybody
 	}
@@ -486,8 +491,12 @@ func (v *vote) noMajority() error {
 	}
 	reasons := []error{errors.New(text)}
 	for i, a := range v.answers {
-		if a.err != nil {
-			reasons = append(reasons, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), a.err))
+		err := a.err
+		if dial := v.lock.ballot.stands[i].unreached; a.verdict != yes && a.verdict != no && dial != nil {
+			err = dial // the time it took says less
+		}
+		if err != nil {
+			reasons = append(reasons, fmt.Errorf("node %d of %d: %w", i+1, len(v.answers), err))
 		}
 	}
 	return causes(reasons...)

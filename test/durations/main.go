@@ -39,6 +39,7 @@ func (quiet) Printf(context.Context, string, ...any) {}
 // A state is what Redis is in as the calls are made.
 type state struct {
 	name    string
+	nodes   int           // of a quorum; 0: there is one server
 	way     time.Duration // a round trip
 	spoil   func(*redisserver.Server) error
 	restore func(*redisserver.Server) error
@@ -50,6 +51,15 @@ func states() []state {
 	run := (*redisserver.Server).Run
 	freeze, thaw := (*redisserver.Server).Freeze, (*redisserver.Server).Thaw
 	patient := func(o *redis.Options) { o.ReadTimeout, o.DialTimeout = -1, time.Minute }
+	lockOut := func(s *redisserver.Server) error { // as if the password had been changed
+		client := redis.NewClient(&redis.Options{Addr: s.Addr})
+		defer client.Close()
+		ctx := context.Background()
+		if err := client.ConfigSet(ctx, "requirepass", "another").Err(); err != nil {
+			return err
+		}
+		return client.ClientKillByFilter(ctx, "type", "normal", "skipme", "yes").Err()
+	}
 	return []state{
 		{name: "near"},
 		{name: "round trip 300 ms", way: 300 * time.Millisecond},
@@ -58,6 +68,11 @@ func states() []state {
 		{name: "frozen, `ReadTimeout` -1", spoil: freeze, restore: thaw, change: patient},
 		{name: "gone", spoil: kill, restore: run},
 		{name: "gone, `ReadTimeout` -1", spoil: kill, restore: run, change: patient},
+		{name: "wrong password", spoil: lockOut},
+		{name: "quorum: near", nodes: 3},
+		{name: "quorum: frozen", nodes: 3, spoil: freeze, restore: thaw},
+		{name: "quorum: gone", nodes: 3, spoil: kill, restore: run},
+		{name: "quorum: wrong password", nodes: 3, spoil: lockOut},
 	}
 }
 
@@ -98,22 +113,50 @@ const (
 )
 
 func measure(st state, dir string) ([]time.Duration, error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
-	}
-	server, err := redisserver.Start(redisserver.Options{Dir: dir})
-	if err != nil {
-		return nil, err
-	}
-	defer server.Kill()
-	manager := func() (*redislock.LockManager, func(), error) {
-		o := &redis.Options{Addr: server.Addr, Dialer: slowly(st.way)}
-		if st.change != nil {
-			st.change(o)
+	var servers []*redisserver.Server
+	for i := range max(1, st.nodes) {
+		own := dir + fmt.Sprint("/", i)
+		if err := os.MkdirAll(own, 0o755); err != nil {
+			return nil, err
 		}
-		client := redis.NewClient(o)
-		m, err := redislock.NewLockManager(client)
-		return m, func() { _ = client.Close() }, err
+		server, err := redisserver.Start(redisserver.Options{Dir: own})
+		if err != nil {
+			return nil, err
+		}
+		defer server.Kill()
+		servers = append(servers, server)
+	}
+	all := func(do func(*redisserver.Server) error) error {
+		for _, server := range servers {
+			if do == nil {
+				break
+			}
+			if err := do(server); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	manager := func() (m *redislock.LockManager, end func(), err error) {
+		var clients []redis.UniversalClient
+		for _, server := range servers {
+			o := &redis.Options{Addr: server.Addr, Dialer: slowly(st.way)}
+			if st.change != nil {
+				st.change(o)
+			}
+			clients = append(clients, redis.NewClient(o))
+		}
+		end = func() {
+			for _, client := range clients {
+				_ = client.Close()
+			}
+		}
+		if st.nodes > 0 {
+			m, err = redislock.NewQuorumManager(clients)
+		} else {
+			m, err = redislock.NewLockManager(clients[0])
+		}
+		return m, end, err
 	}
 	m, end, err := manager()
 	if err != nil {
@@ -133,10 +176,8 @@ func measure(st state, dir string) ([]time.Duration, error) {
 	if err := held.Extend(ctx, long); err != nil {
 		return nil, err
 	}
-	if st.spoil != nil {
-		if err := st.spoil(server); err != nil {
-			return nil, err
-		}
+	if err := all(st.spoil); err != nil {
+		return nil, err
 	}
 	lock := func(m *redislock.LockManager, key string) func() {
 		return func() {
@@ -154,10 +195,8 @@ func measure(st state, dir string) ([]time.Duration, error) {
 		duration(func() { _ = held.Unlock() }),
 		duration(func() { _ = m.Close() }),
 	}
-	if st.restore != nil {
-		if err := st.restore(server); err != nil {
-			return nil, err
-		}
+	if err := all(st.restore); err != nil {
+		return nil, err
 	}
 	return took, fresh.Close()
 }
@@ -202,7 +241,8 @@ func shown(d time.Duration) string {
 const head = `# How long calls take
 
 As measured by ` + "`go run ./durations -report ../docs/durations.md`" + ` in the folder test, on one machine; the TTL is a minute, and no context ends.
-"Frozen" is a Redis that was stopped (SIGSTOP) and keeps its connections, "gone" one whose address refuses them. The
+"Frozen" is a Redis that was stopped (SIGSTOP) and keeps its connections, "gone" one whose address refuses them, "wrong password"
+one that serves none of the client's connections. A quorum has 3 nodes, and all are in that state. The
 first ` + "`Lock`" + ` is that of a manager that has never reached Redis, the others have a connection. A
 connection takes five round trips to be made, and the first call of a script one more.
 
@@ -213,7 +253,7 @@ What is promised, with contexts that have no end:
 
 | call | at most |
 |---|---|
-| ` + "`Lock`, `Wait`, `Do`" + ` | no bound: they wait for their turn. Where Redis refuses connections: 2 s if it was never reached, else 5 s |
+| ` + "`Lock`, `Wait`, `Do`" + ` | no bound: they wait for their turn. Where Redis, or a majority of a quorum's nodes, refuses connections: 2 s if it was never reached, else 5 s |
 | ` + "`TryLock`" + ` | 5 s, or the TTL if that is shorter |
 | ` + "`Extend`" + ` | 10 s, or until the lease ends |
 | ` + "`Unlock`" + ` | 10 s, or the TTL if that is shorter; the manager goes on behind it until the lease ends |
