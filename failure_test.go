@@ -131,7 +131,7 @@ func FuzzErrorCodes(f *testing.F) {
 	f.Add("@user_script:", "@user_script: 1: ")
 	f.Add("ERR ERR READONLY ", "Error running script (call to f_): -OOM ")
 	known := regexp.MustCompile(`^(?s:(ERR )?(Error running script \(call to [^ ]*?\): )?(@user_script: ?[0-9]+: -?)*` +
-		`((NOSCRIPT|MOVED|ASK|LOADING|CLUSTERDOWN|TRYAGAIN|READONLY|MASTERDOWN|BUSY|OOM|MISCONF|NOREPLICAS|NOAUTH|WRONGPASS|DENIED|NOPERM)( |$)|max number of clients))`)
+		`((NOSCRIPT|MOVED|ASK|LOADING|CLUSTERDOWN|TRYAGAIN|READONLY|MASTERDOWN|BUSY|OOM|MISCONF|NOREPLICAS|UNBLOCKED|NOAUTH|WRONGPASS|DENIED|NOPERM)( |$)|max number of clients))`)
 	f.Fuzz(func(t *testing.T, text, argument string) {
 		if got := classify(answerError(text)); got != final && !known.MatchString(text) {
 			t.Errorf("%q counts as %d", text, got)

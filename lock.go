@@ -455,15 +455,16 @@ func (l *Lock) settle(r Result) {
 	}
 }
 
-// finish tells whoever listens that the lock is not held.
+// finish tells whoever listens that the lock is not held. Contexts come first: who has
+// seen Done closed finds them ended.
 func (l *Lock) finish() {
-	if l.done != nil {
-		close(l.done)
-	}
 	for l.watchers != nil {
 		w := l.watchers
 		w.remove()
 		w.end(l.err)
+	}
+	if l.done != nil {
+		close(l.done)
 	}
 }
 
