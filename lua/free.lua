@@ -14,7 +14,7 @@ if n == 1 then -- which takes a third more the other way
   if redis.pcall('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then
     return {1}
   end
-  return redis.pcall('DEL', KEYS[1]) -- raised, READONLY would not begin the error any more
+  return redis.pcall('DEL', KEYS[1]) -- a refusal is replied as Redis said it
 end
 local values = redis.call('MGET', unpack(KEYS, 1, n)) -- false for what is no string
 local queues = redis.call('EXISTS', unpack(KEYS, n + 1))

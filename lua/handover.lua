@@ -85,7 +85,7 @@ local function handover(self, channel)
       if manager and hears(manager) then
         local popped = redis.pcall('ZPOPMIN', KEYS[2], rank + 1)
         if popped.err then
-          return nil, popped -- raised, it would not begin with READONLY any more
+          return nil, popped -- a refusal is replied as Redis said it
         end
         skip(passed, #passed)
         time = time or redis.call('TIME')

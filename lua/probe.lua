@@ -11,7 +11,7 @@
 
 local removed = redis.pcall('DEL', KEYS[1])
 if type(removed) == 'table' then
-  return removed -- raised, it would not begin with READONLY any more
+  return removed -- a refusal is replied as Redis said it
 end
 local time = redis.call('TIME')
 local count = redis.pcall('PUBSUB', ARGV[2], ARGV[1])
