@@ -311,7 +311,7 @@ func safe(before state, m *model, c call, r result) string {
 		return "what is no lock gave no error"
 	case was.kind == "list" && c.verb == "release" && before[by.queue].kind != "list" && r.what != "none":
 		return "the lock was lost, which is no error of a release"
-	case holder(was) == "="+by.value && c.verb == "release" && before[by.queue].kind == "list" && c.member == "" && r.what != "freed":
+	case holder(was) == "="+by.value && c.verb == "release" && before[by.queue].kind == "list" && c.member == "" && !c.foreign && r.what != "freed":
 		return "what is no queue kept the lock from being released"
 	}
 	return ""
