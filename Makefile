@@ -16,7 +16,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . test bench examples/booking
-FOR ?= 5m
+FOR ?= 8m
 SEEDS ?= 20000
 FUZZTIME ?= 30s
 FUZZ = $$all
@@ -31,7 +31,7 @@ check: HEAVY = -heavy
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
-	cd test && $(GO) run -race ./chaos -for 100s -seed 1
+	cd test && $(GO) run -race ./chaos -for 160s -seed 1
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi

@@ -89,7 +89,7 @@ func classifyAnswer(answer redis.Error) failure {
 		return changing
 	case "READONLY", "MASTERDOWN":
 		return replica
-	case "BUSY", "OOM", "MISCONF", "NOREPLICAS":
+	case "BUSY", "OOM", "MISCONF", "NOREPLICAS", "UNBLOCKED": // the last of WAIT, as by CLIENT UNBLOCK
 		return unready
 	case "NOAUTH", "WRONGPASS", "DENIED": // DENIED: protected mode
 		return unsent
@@ -153,6 +153,26 @@ func forbidden(text string) string {
 	name, _, _ = strings.Cut(name, "|")
 	return strings.ToLower(name)
 }
+
+// withoutRequest takes off what Redis repeats of a request that it does not know. There
+// may be an owner value in that, which nobody is to see.
+func withoutRequest(err error) error {
+	if err == nil || !isAnswer(err) {
+		return err
+	}
+	if text, _, repeats := strings.Cut(err.Error(), ", with args beginning with"); repeats {
+		return answerText(text)
+	}
+	return err
+}
+
+// answerText is what Redis has answered, as an error.
+type answerText string
+
+func (e answerText) Error() string { return string(e) }
+
+// RedisError has it count as an answer.
+func (answerText) RedisError() {}
 
 // isAnswer tells errors that Redis has answered, to whatever, from all others.
 func isAnswer(err error) bool {

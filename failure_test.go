@@ -43,6 +43,8 @@ var saidOf = map[string]failure{
 	"NOREPLICAS Not enough good replicas to write.":                                    unready,
 	"MISCONF Redis is configured to save RDB snapshots, but it's currently unable to":  unready,
 	"BUSY Redis is busy running a script. You can only call SCRIPT KILL":               unready,
+	"UNBLOCKED client unblocked via CLIENT UNBLOCK":                                    unready,
+	"UNBLOCKED force unblock from blocking operation, instance state changed":          unready,
 	"WRONGTYPE Operation against a key holding the wrong kind of value":                final,
 }
 

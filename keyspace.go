@@ -14,7 +14,7 @@ import (
 // Keyspace events: what Redis tells of keys that other programs free.
 
 // freeing are the events after which a key may be free.
-var freeing = map[string]bool{"expired": true, "del": true, "evicted": true, "rename_from": true}
+var freeing = map[string]bool{"expired": true, "del": true, "evicted": true, "rename_from": true, "move_from": true}
 
 // keyspaceChannel returns the channel of a key's events.
 func (s *shard) keyspaceChannel(ln *line) string {
@@ -222,7 +222,7 @@ func (m *LockManager) note(text string, err error) {
 func (m *LockManager) configure(ctx context.Context, server redis.UniversalClient) error {
 	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
 	defer cancel()
-	server = patient(server, maxAnswerTime)
+	server = patient(server, maxAnswerTime, 0)
 	const name = "notify-keyspace-events"
 	values, err := server.ConfigGet(ctx, name).Result()
 	if err != nil {
@@ -264,7 +264,7 @@ func nameOf(client redis.UniversalClient) string {
 func databaseOf(ctx context.Context, client redis.UniversalClient) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, eventsTimeout)
 	defer cancel()
-	info, err := patient(client, maxAnswerTime).Do(ctx, "client", "info").Text()
+	info, err := patient(client, maxAnswerTime, 0).Do(ctx, "client", "info").Text()
 	if err == nil {
 		for _, field := range strings.Fields(info) {
 			if number, ok := strings.CutPrefix(field, "db="); ok {

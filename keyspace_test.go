@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 		"getdel":    func() error { return client.GetDel(ctx, "key").Err() },
 		"pexpire 0": func() error { return client.PExpire(ctx, "key", 0).Err() },
 		"rename":    func() error { return client.Rename(ctx, "key", "elsewhere").Err() },
+		"move":      func() error { return client.Do(ctx, "move", "key", 1).Err() },
 		"lua": func() error {
 			return client.Eval(ctx, "return redis.call('DEL', KEYS[1])", []string{"key"}).Err()
 		},
@@ -80,7 +82,7 @@ func TestKeyFreedByOthersGoesToTheNextAtOnce(t *testing.T) {
 
 func TestFreeingEventsAreHeededAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		for _, event := range []string{"del", "expired", "evicted", "rename_from"} {
+		for _, event := range []string{"del", "expired", "evicted", "rename_from", "move_from"} {
 			require.NoError(t, b.server.Set("key", "foreign"))
 			b.server.SetTTL("key", time.Hour)
 			l := b.manager.Lock(ctx, "key", time.Minute)
@@ -439,4 +441,24 @@ func TestLogShortensOwnerValues(t *testing.T) {
 		require.Contains(t, log.String(), l.Value()[:8])
 		require.NotContains(t, log.String(), l.Value())
 	})
+}
+
+// Where nobody waits any more, a subscription that is refused, or that cannot be made, is
+// not tried again and again; whoever waits next has it tried once more.
+func TestSubscriptionThatNobodyNeedsIsLeft(t *testing.T) {
+	server := redistest.Start(t)
+	admin := server.Client(nil)
+	m := newManager(t, aclClient(t, server, []string{"~*", "+@all", "resetchannels"}))
+	holder := acquire(t, m, "key", time.Minute)
+	for range 2 {
+		require.ErrorContains(t, soon(t, m.Lock(ctx, "key", time.Minute)).Err, "NOPERM")
+		eventually(t, "it is not tried any more", func() bool {
+			return !slices.ContainsFunc(goroutines(), func(stack string) bool { return strings.Contains(stack, "(*events).run") })
+		})
+	}
+	require.NoError(t, admin.Do(ctx, "acl", "setuser", "locker", "allchannels").Err())
+	next := m.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, admin, "key", 1)
+	require.NoError(t, holder.Unlock())
+	serve(t, next)
 }

@@ -99,8 +99,8 @@ func (m *LockManager) setUp(opts []Option) error {
 	if isNil(m.client) {
 		return invalid("client is nil")
 	}
-	if ring, ok := m.client.(*redis.Ring); ok {
-		return invalid("client is a %T: it loses track of its keys as servers come and go; use a cluster or a quorum", ring)
+	if isRing(m.client) {
+		return invalid("client is a %T, a Ring: it loses track of its keys as servers come and go; use a cluster or a quorum", m.client)
 	}
 	if err := m.setOptions(opts); err != nil {
 		return err
@@ -125,6 +125,22 @@ func (m *LockManager) setUp(opts []Option) error {
 
 func isNil(client redis.UniversalClient) bool {
 	return client == nil || reflect.ValueOf(client).Kind() == reflect.Pointer && reflect.ValueOf(client).IsNil()
+}
+
+// isRing tells a redis.Ring, also in a client of another type: which has a method that
+// only a Ring has; or, where none but those of a UniversalClient are to be seen, it
+// panics if it is to prepare a subscription to no channel, as by that it chooses the
+// server. All others send nothing for that.
+func isRing(client redis.UniversalClient) (yes bool) {
+	switch client.(type) {
+	case *redis.Client, cluster:
+		return false
+	case interface{ SetAddrs(map[string]string) }:
+		return true
+	}
+	defer func() { yes = recover() != nil }()
+	_ = client.Subscribe(once).Close()
+	return false
 }
 
 // setOptions takes in the options, and gives the manager its id.
@@ -196,8 +212,8 @@ func (l *Lock) acquired() (*Lock, error) {
 // if it could not be released. Both can be found with errors.Is. It takes as long as
 // Acquire, fn and Unlock do.
 //
-// A call for the same key with the context that fn gets would wait for fn itself: it
-// fails with ErrReentrant at once, as long as the lock is held.
+// A call of the same manager for the same key with the context that fn gets would wait for
+// fn itself: it fails with ErrReentrant at once, as long as the lock is held.
 func (m *LockManager) Do(ctx context.Context, key string, ttl time.Duration, fn func(ctx context.Context) error, opts ...LockOption) error {
 	if fn == nil {
 		return &Error{callDo, m.opts.prefix + key, invalid("function is nil")}

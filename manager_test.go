@@ -316,7 +316,11 @@ func TestBadArgumentsAreNamedAndNothingIsSent(t *testing.T) {
 	}
 	bad(build(nil), "client is nil")
 	bad(build((*redis.Client)(nil)), "client is nil")
-	bad(build(redis.NewRing(&redis.RingOptions{})), "Ring")
+	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}, HeartbeatFrequency: time.Hour})
+	defer ring.Close()
+	bad(build(ring), "Ring")
+	bad(build(struct{ *redis.Ring }{ring}), "Ring")
+	bad(build(struct{ redis.UniversalClient }{ring}), "Ring")
 	bad(build(client, nil), "option is nil")
 	bad(build(client, redislock.WithLogger(nil)), "logger is nil")
 	bad(build(client, redislock.WithMaxQueue(-1)), "max queue is -1")

@@ -172,7 +172,8 @@ func WithAutoRenew(maxHold time.Duration) LockOption {
 // the key as its own only if it may have put it there itself. Where that is in doubt, as
 // when the message of a grant was lost, the key stays until its lease ends. A request
 // with such a value is not sent again over another connection while the first is
-// silent. In one manager two locks on one key may not have the same value at a time.
+// silent. But a release that the network delays until after the lease is over releases
+// the next lock of that value. In one manager two locks on one key may not have the same value at a time.
 // Default: a random UUID.
 func WithValue(value string) LockOption {
 	return func(o *lockOptions) error {

@@ -16,11 +16,22 @@ import (
 //
 // What is forbidden later is undone by plain commands, as far as these are allowed.
 
-// isDenied tells that Redis does not let this user do it, in a script or at all.
+// isDenied tells that Redis does not let this user do it, in a script or at all, or
+// nobody, as where the command was renamed.
 func isDenied(err error) bool {
 	code, text := answered(err)
-	return code == "NOPERM" ||
-		strings.HasPrefix(text, "The user executing the script can't") || strings.HasPrefix(text, "ACL failure in script")
+	if code == "NOPERM" {
+		return true
+	}
+	for _, beginning := range []string{
+		"The user executing the script can't", "ACL failure in script",
+		"unknown command", "Unknown Redis command called from",
+	} {
+		if strings.HasPrefix(text, beginning) {
+			return true
+		}
+	}
+	return false
 }
 
 // plainTimeout bounds how long Redis may take over plain commands.

@@ -94,3 +94,31 @@ func TestWhatIsForbiddenLaterSparesAnEqualValue(t *testing.T) {
 	require.NoError(t, holder.Extend(ctx, time.Hour), "its key was removed")
 	require.NoError(t, holder.Unlock())
 }
+
+// Where EVAL is known and EVALSHA is not, the first call of each script is carried out, and
+// no other: locks are released all the same, and no error shows an owner value, although
+// Redis repeats the request.
+func TestCommandThatIsNotThere(t *testing.T) {
+	server := redistest.Start(t, "--rename-command", "EVALSHA", "")
+	client := server.Client(nil)
+	var log logBuffer
+	m := newManager(t, client, redislock.WithLogger(log.logger()))
+	for i := range 3 {
+		l, err := m.TryLock(ctx, "k", time.Hour)
+		if err != nil {
+			require.ErrorContains(t, err, "unknown command")
+			require.NotErrorIs(t, err, redislock.ErrNotAcquired)
+			continue
+		}
+		for range 2 {
+			if err := l.Extend(ctx, time.Hour); err != nil {
+				require.ErrorContains(t, err, "unknown command")
+				require.NotContains(t, err.Error(), l.Value())
+			}
+		}
+		require.NoError(t, l.Unlock(), i)
+		require.NotContains(t, log.String(), l.Value())
+	}
+	require.Contains(t, log.String(), "unknown command")
+	require.Zero(t, client.Exists(ctx, "k").Val())
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -94,13 +95,16 @@ func checkNodes(clients []redis.UniversalClient) error {
 		if isNil(client) {
 			return invalid("%s is nil", name)
 		}
-		switch client := client.(type) {
-		case cluster:
+		if _, ok := client.(cluster); ok {
 			return invalid("%s is of a cluster: a quorum is made of independent masters", name)
-		case *redis.Ring:
-			return invalid("%s is a %T: a quorum is made of independent masters", name, client)
 		}
-		keys := []any{client}
+		if isRing(client) {
+			return invalid("%s is a %T, a Ring: a quorum is made of independent masters", name, client)
+		}
+		var keys []any
+		if reflect.ValueOf(client).Comparable() { // of a wrapper it may be not
+			keys = append(keys, client)
+		}
 		if c, ok := client.(interface{ Options() *redis.Options }); ok {
 			o := c.Options()
 			if o.Addr == "FailoverClient" {

@@ -159,6 +159,12 @@ func TestQuorumLockIsOnAllNodesAndLeavesNothing(t *testing.T) {
 	}
 }
 
+// labelled is a client of another type, of which values cannot be compared.
+type labelled struct {
+	redis.UniversalClient
+	labels []string
+}
+
 func TestQuorumThatCannotBeIsRefused(t *testing.T) {
 	clients := func(addrs ...string) (all []redis.UniversalClient) {
 		for _, addr := range addrs {
@@ -192,6 +198,7 @@ func TestQuorumThatCannotBeIsRefused(t *testing.T) {
 		"same loopback6": {clients("b:1", "[::1]:1", ":1"), nil, "same server as client 2"},
 		"cluster":        {[]redis.UniversalClient{three[0], three[1], cluster}, nil, "client 3 of 3 is of a cluster"},
 		"ring":           {[]redis.UniversalClient{three[0], three[1], ring}, nil, "*redis.Ring"},
+		"hidden ring":    {[]redis.UniversalClient{three[0], three[1], labelled{ring, nil}}, nil, "Ring"},
 		"failover":       {[]redis.UniversalClient{three[0], three[1], failover}, nil, "Sentinel"},
 		"replicas":       {three, []redislock.Option{redislock.WithReplicas(1, time.Second)}, "replicas"},
 		"nil option":     {three, []redislock.Option{nil}, "an option is nil"},
@@ -210,6 +217,11 @@ func TestQuorumThatCannotBeIsRefused(t *testing.T) {
 	m, err := redislock.NewQuorumManager(clients("h:1", "h:2", "[::1]:1"), redislock.WithRestartGuard(time.Minute))
 	require.NoError(t, err, "different servers")
 	defer m.Close()
+	require.NotPanics(t, func() {
+		wrapped, err := redislock.NewQuorumManager([]redis.UniversalClient{labelled{three[0], nil}, labelled{three[1], nil}, labelled{three[2], nil}})
+		require.NoError(t, err, "clients that cannot be compared")
+		defer wrapped.Close()
+	})
 	for _, ttl := range []time.Duration{4 * time.Millisecond, time.Minute + time.Millisecond} {
 		_, err = m.TryLock(ctx, "key", ttl)
 		require.ErrorIs(t, err, redislock.ErrInvalidArgument, ttl)

@@ -65,6 +65,14 @@ func (s *shard) askReplicas(b *batch) {
 	}
 }
 
+// waitTime returns how long Redis may take over the WAIT of a batch.
+func (s *shard) waitTime(b *batch) time.Duration {
+	if b.wait.Cmd == nil {
+		return 0
+	}
+	return s.m.opts.replicaTimeout
+}
+
 // replicas returns how many replicas have what the batch wrote, notAsked or notAllowed.
 func (b *batch) replicas() int {
 	if b.wait.Cmd == nil {

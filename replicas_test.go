@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,4 +188,50 @@ func TestBadReplicaOptions(t *testing.T) {
 		bad(client, 1, time.Second, "ReadTimeout 1s")
 		require.NoError(t, client.Close())
 	}
+}
+
+// A timeout of WithReplicas below the client's ReadTimeout is waited for, however long
+// the library waits for Redis else, and whatever the client's other time-outs are.
+func TestReplicasAreWaitedForAsLongAsIsSaid(t *testing.T) {
+	for name, change := range map[string]func(*redis.Options){
+		"a long ReadTimeout, a short WriteTimeout": func(o *redis.Options) { o.ReadTimeout, o.WriteTimeout = time.Minute, 100*time.Millisecond },
+		"no ReadTimeout": func(o *redis.Options) { o.ReadTimeout, o.WriteTimeout = -1, 100*time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, redistest.Start(t).Client(change), redislock.WithReplicas(1, time.Second))
+			err := soon(t, m.Lock(ctx, "key", time.Minute)).Err
+			require.ErrorIs(t, err, redislock.ErrNotAcquired)
+			require.ErrorContains(t, err, "0 of 1 replicas confirmed it within 1s")
+		})
+	}
+}
+
+// Somebody ends a WAIT by CLIENT UNBLOCK: the replicas are asked again, and who was
+// the next in line stays it.
+func TestWaitForReplicasThatIsEndedIsBegunAnew(t *testing.T) {
+	server := redistest.Start(t, "--repl-diskless-sync-delay", "0")
+	replica := startReplica(t, server)
+	client := server.Client(nil)
+	patient := func(o *redis.Options) { o.ReadTimeout = time.Minute }
+	option := redislock.WithReplicas(1, patience)
+	m, other := newManager(t, server.Client(patient), option), newManager(t, server.Client(patient), option)
+	holder := acquire(t, m, "key", time.Minute)
+	next := other.Lock(ctx, "key", time.Minute)
+	awaitWaiters(t, client, "key", 1)
+	replica.Freeze()
+	require.NoError(t, client.Incr(ctx, "something").Err()) // that it lacks
+	go func() { _ = holder.Unlock() }()
+	ended := 0
+	eventually(t, "a WAIT is ended", func() bool {
+		for _, line := range strings.Split(client.ClientList(ctx).Val(), "\n") {
+			id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+			if strings.Contains(line, "cmd=wait") && client.Do(ctx, "client", "unblock", id, "error").Val() == int64(1) {
+				ended++
+			}
+		}
+		return ended > 0
+	})
+	replica.Thaw()
+	require.NoError(t, soon(t, next).Err)
+	require.NoError(t, next.Unlock())
 }

@@ -103,10 +103,11 @@ func (c noted) Args() []any {
 }
 
 // patient returns the client with read and write time-outs of maxAnswerTime where its
-// own are longer, or none. It shares connections and hooks with the client. Of other
+// own are longer, or none. Where Redis may take the time wait before it answers, that
+// is added, as far as the client's ReadTimeout allows. It shares connections and hooks with the client. Of other
 // implementations than go-redis's the time-outs cannot be changed, nor are they
 // known; the sender gives up on them, and forgets them as they come back.
-func patient(client redis.UniversalClient, most time.Duration) redis.UniversalClient {
+func patient(client redis.UniversalClient, most, wait time.Duration) redis.UniversalClient {
 	c, ok := client.(*redis.Client)
 	if !ok {
 		return client
@@ -119,6 +120,11 @@ func patient(client redis.UniversalClient, most time.Duration) redis.UniversalCl
 	}
 	if o.ReadTimeout > 0 && o.ReadTimeout <= most && o.WriteTimeout > 0 && o.WriteTimeout <= most {
 		return client
+	}
+	if wait > 0 && o.ReadTimeout > 0 {
+		limit = max(limit, min(wait+most, o.ReadTimeout))
+	} else if wait > 0 {
+		limit = wait + most
 	}
 	return c.WithTimeout(limit)
 }

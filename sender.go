@@ -255,7 +255,7 @@ func (s *shard) exchange(b *batch) {
 	if s.node != nil && !b.follow {
 		client = s.node // the shorter way
 	}
-	pipe := patient(client, maxAnswerTime).Pipeline()
+	pipe := patient(client, maxAnswerTime, s.waitTime(b)).Pipeline()
 	first := b.cmds[0].(command)
 	b.cmds[0] = noted{first, b.began, &b.written}
 	_ = pipe.BatchProcess(b.ctx, b.cmds...)
@@ -272,6 +272,8 @@ func (s *shard) exchange(b *batch) {
 				c.SetErr(nil)
 			case c.Err() == nil && c.Val() == nil:
 				c.SetErr(inSetUp(err)) // the client leaves its commands alone then
+			default:
+				c.SetErr(withoutRequest(c.Err()))
 			}
 		}
 	}

@@ -54,6 +54,10 @@ const (
 
 	// maxListenBackoff bounds the pause before the next attempt.
 	maxListenBackoff = 250 * time.Millisecond
+
+	// maxUnneeded is how many attempts in a row may fail before, with nobody waiting, the
+	// next one is left to whoever waits first: each costs the server a connection.
+	maxUnneeded = 6
 )
 
 // once is a context that has ended. go-redis's PubSub connects again by itself inside a call that
@@ -177,6 +181,16 @@ func (e *events) start() {
 
 // unused tells whether nothing is wanted of the subscription.
 func (e *events) unused() bool { return len(e.slots)+len(e.watched) == 0 }
+
+// leaveUnneeded gives up the grant channels for which nobody waits: whoever does next has
+// them subscribed to anew. The caller holds m.mu.
+func (e *events) leaveUnneeded() {
+	for _, sl := range e.slots {
+		if !sl.wanted() {
+			e.s.m.unlisten(sl)
+		}
+	}
+}
 
 // close ends the connection, and so the goroutines that use it. One that is being made
 // is left to begin, as PubSub.Close would have to wait for it.
@@ -309,6 +323,9 @@ func (e *events) run() {
 		limit := e.connectWithin(dials)
 		ps, last := e.newPubSub(limit)
 		m.mu.Lock()
+		if failures > maxUnneeded {
+			e.leaveUnneeded()
+		}
 		if m.closed || m.ended != nil || e.s.ended || e.unused() {
 			e.started = false
 			m.mu.Unlock()

@@ -48,7 +48,7 @@ func FuzzEvents(f *testing.F) {
 		f.Add(key, "__keyspace@0__:"+key+"x", "del", uint8(1))
 		f.Add(key, "__keyevent@0__:del", key, uint8(1))
 	}
-	for _, name := range []string{"expired", "evicted", "rename_from", "rename_to", "DEL", "del ", "", "\x00", "expire"} {
+	for _, name := range []string{"expired", "evicted", "rename_from", "rename_to", "move_from", "move_to", "DEL", "del ", "", "\x00", "expire"} {
 		f.Add("key", "__keyspace@0__:key", name, uint8(20))
 	}
 	f.Add("key", "__keyspace@1__:key", "del", uint8(1))
@@ -61,7 +61,7 @@ func FuzzEvents(f *testing.F) {
 			m.shards[0].events.event(channel, name, freeing[name])
 		}
 		own := channel == "__keyspace@0__:"+key && times > 0
-		frees := name == "expired" || name == "del" || name == "evicted" || name == "rename_from"
+		frees := name == "expired" || name == "del" || name == "evicted" || name == "rename_from" || name == "move_from"
 		require.Equal(t, own && frees, l.inFlight, "looked")
 		require.Equal(t, own && frees && times > 1, l.line.lookAgain, "looks again")
 		require.Equal(t, !own || frees || times < noiseLimit, l.line.watched, "watched")

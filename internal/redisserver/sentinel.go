@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// MasterName is what the sentinels call the master.
+const MasterName = "locks"
+
 // Sentinels are a master, its replicas, and sentinels that put one of these in its
 // place when it has gone, within some seconds.
 type Sentinels struct {
@@ -25,7 +28,7 @@ type Sentinels struct {
 // own below Dir. Args and Env are for the master and the replicas; Args must not ask
 // for a password.
 func StartSentinels(o Options, replicas, sentinels int) (*Sentinels, error) {
-	s := &Sentinels{Name: "locks"}
+	s := &Sentinels{Name: MasterName}
 	err := s.start(o, replicas, sentinels)
 	if err == nil {
 		err = until(s.complete)

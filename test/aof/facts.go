@@ -18,11 +18,12 @@ const (
 	QueueEnd                 // the whole queue was removed, and not by popping
 	Flush                    // FLUSHALL or FLUSHDB
 	Restart                  // the server began anew with nothing
+	Rewind                   // what had happened since the fork was lost: Value, if the key then had one that it had not at the fork
 	Strange                  // a command that nobody is known to send: Text
 )
 
 var kindNames = [...]string{"", "set", "prolong", "delete", "unlink", "replace", "persist",
-	"join", "leave", "pop", "queue end", "flush", "restart", "strange"}
+	"join", "leave", "pop", "queue end", "flush", "restart", "rewind", "strange"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -55,8 +56,9 @@ type Hold struct {
 	Serial     int
 	Deadlines  []Deadline // at least one; the first is the Set's
 	FromQueue  bool
+	Again      bool // it had ended, and the end was lost: see Rewound
 
-	End       Kind // Delete, Unlink, Replace, Flush, Restart; 0: to the end of the history
+	End       Kind // Delete, Unlink, Replace, Flush, Restart, Rewind; 0: to the end of the history
 	EndStep   int
 	EndSerial int
 	Next      string // Replace: by this value
@@ -99,6 +101,9 @@ const (
 	fenceKey    = reserved + "fence"
 	queuePrefix = reserved + "queue:"
 )
+
+// isFence tells whether a key is a counter of tokens. A cluster has one for each slot.
+func isFence(name string) bool { return name == fenceKey || strings.HasPrefix(name, fenceKey+":") }
 
 // lockOfQueue returns the lock key that a queue belongs to.
 func lockOfQueue(queue string) (string, bool) {

@@ -1,6 +1,10 @@
 package aof
 
-import "container/heap"
+import (
+	"container/heap"
+	"maps"
+	"slices"
+)
 
 // queue is a sorted set, as far as the library uses one. What was removed or got
 // another score is only marked, and dropped when it comes up.
@@ -38,6 +42,19 @@ func (q *queue) popMin() (p place, ok bool) {
 		}
 	}
 	return place{}, false
+}
+
+func (q *queue) clone() *queue { return &queue{maps.Clone(q.scores), slices.Clone(q.heap)} }
+
+// inOrder returns all that are in the queue.
+func (q *queue) inOrder() (all []place) {
+	for copied := q.clone(); ; {
+		p, ok := copied.popMin()
+		if !ok {
+			return all
+		}
+		all = append(all, p)
+	}
 }
 
 // placeHeap is a heap.Interface.

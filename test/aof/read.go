@@ -21,24 +21,33 @@ func Read(dirs ...string) ([]Entry, error) {
 		if i > 0 {
 			p.restarted()
 		}
-		files, err := manifest(dir)
-		if err != nil {
+		if err := readDir(p, dir, "bi"); err != nil {
 			return nil, err
-		}
-		for n, name := range files {
-			path := filepath.Join(dir, name)
-			err := parseFile(p, path)
-			// A server that loads a file which was cut off mends it. So only the
-			// last one can still be.
-			if errors.Is(err, errCut) && n == len(files)-1 {
-				err = nil
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
 		}
 	}
 	return p.entries, nil
+}
+
+// readDir reads the files of a folder that are of one of the kinds: "b" is a base, "i"
+// an increment.
+func readDir(p *parser, dir, kinds string) error {
+	files, err := manifest(dir, kinds)
+	if err != nil {
+		return err
+	}
+	for n, name := range files {
+		path := filepath.Join(dir, name)
+		err := parseFile(p, path)
+		// A server that loads a file which was cut off mends it. So only the
+		// last one can still be.
+		if errors.Is(err, errCut) && n == len(files)-1 {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 func parseFile(p *parser, path string) error {
@@ -52,8 +61,8 @@ func parseFile(p *parser, path string) error {
 }
 
 // manifest returns the names of the files in the order in which Redis would load
-// them: the base, then the increments by number.
-func manifest(dir string) ([]string, error) {
+// them: the base, then the increments by number. Other kinds than these are left out.
+func manifest(dir, kinds string) ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.manifest"))
 	if err != nil {
 		return nil, err
@@ -88,7 +97,7 @@ func manifest(dir string) ([]string, error) {
 				}
 			}
 		}
-		if one.kind == "b" || one.kind == "i" { // "h" is history, waiting to be deleted
+		if one.kind != "" && strings.Contains(kinds, one.kind) { // "h" is history, waiting to be deleted
 			parts = append(parts, one)
 		}
 	}

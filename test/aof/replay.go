@@ -33,6 +33,7 @@ type replayer struct {
 	queues map[string]*queue // by lock key
 	held   map[string]*Hold  // by lock key: what it holds now
 	fence  int64
+	past   past
 	ttl    func(string) (int64, bool)
 	times  times
 
@@ -49,6 +50,12 @@ func (r *replayer) apply(e Entry) {
 		return
 	case Restarted:
 		r.everythingGone(Restart)
+		return
+	case Forked:
+		r.forked()
+		return
+	case Rewound:
+		r.rewound()
 		return
 	case "PUBLISH", "SCRIPT", "FUNCTION":
 		return
@@ -68,7 +75,9 @@ func (r *replayer) apply(e Entry) {
 	name, args := args[0], args[1:]
 	lock, isQueue := lockOfQueue(name)
 	switch {
-	case name == fenceKey:
+	case isMarkKey(name):
+		r.onMark(args)
+	case isFence(name):
 		r.onFence(e.Args[0], args)
 	case isQueue:
 		r.onQueue(lock, e.Args[0], args)
@@ -217,6 +226,15 @@ func memberFact(kind Kind, text string, score float64) Fact {
 	return Fact{Kind: kind, Value: m.value, Manager: m.manager, Seq: m.seq, TTL: m.ttl, Score: score}
 }
 
+// onMark takes in a mark, which tells the time: SET key value PXAT ms.
+func (r *replayer) onMark(args []string) {
+	if len(args) == 3 {
+		if at, err := parseInt(args[2]); err == nil {
+			r.times.exactly(at - MarkTTL.Milliseconds())
+		}
+	}
+}
+
 func (r *replayer) onFence(command string, args []string) {
 	switch {
 	case command == "INCR" && len(args) == 0: // it may begin the fence
@@ -252,7 +270,7 @@ func (r *replayer) onFence(command string, args []string) {
 }
 
 func (r *replayer) remove(name string, kind Kind) {
-	if name == fenceKey {
+	if isFence(name) {
 		r.fence = 0
 		return
 	}

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,11 +34,12 @@ type episode struct {
 	seed  uint64
 	dir   string
 
-	server       *server
+	site         site
+	server       *server // the site, if that is a single one
 	resource     *process
 	resourceAddr string
 	log          *history.Log
-	proxies      [slots]*proxy
+	proxies      [slots]proxies
 
 	power sync.Mutex // held while Redis is stopped or restarted
 
@@ -58,7 +55,7 @@ type episode struct {
 // outcome is what the episode leaves to the checkers.
 type outcome struct {
 	events   []history.Event
-	lives    []string
+	records  []record
 	leftover []check.Leftover
 	healedAt int64
 	injected map[string]int
@@ -71,16 +68,17 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	if e.log, err = history.Create(filepath.Join(e.dir, "controller.log"), "controller"); err != nil {
 		return out, err
 	}
-	if e.server, err = startServer(e.dir, e.fault.movableClock); err != nil {
+	if e.site, err = e.startSite(); err != nil {
 		return out, err
 	}
-	defer e.server.close()
+	e.server, _ = e.site.(*server)
+	defer e.site.close()
 	defer e.killAll()
 	if err := e.startResource(); err != nil {
 		return out, err
 	}
 	for slot := range slots {
-		if e.proxies[slot], err = startProxy(e.server.Addr, e.seed+uint64(slot)); err != nil {
+		if e.proxies[slot], err = startProxies(e.site.addrs(), e.seed+uint64(slot)); err != nil {
 			return out, err
 		}
 		defer e.proxies[slot].close()
@@ -115,18 +113,12 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	time.Sleep(maxTTL + 500*time.Millisecond)
 	e.finish()
 	time.Sleep(maxTTL)
-	if flags := e.server.admin.ConfigGet(context.Background(), "notify-keyspace-events").Val()["notify-keyspace-events"]; !strings.ContainsAny(flags, "E") || !strings.ContainsAny(flags, "l") || !strings.ContainsAny(flags, "$") {
-		e.complain("notifications that others had switched on are gone: %q", flags)
-	}
-	out.leftover, err = e.leftover()
-	if err != nil {
+	e.checkFlags()
+	if out.leftover, err = e.leftover(); err != nil {
 		return out, err
 	}
-	if err := e.server.admin.Shutdown(context.Background()).Err(); err != nil && !errors.Is(err, io.EOF) {
-		e.complain("shutdown: %v", err)
-	}
-	for _, life := range e.server.lives {
-		out.lives = append(out.lives, filepath.Join(life, "appendonlydir"))
+	if out.records, err = e.site.end(); err != nil {
+		return out, err
 	}
 	out.injected, out.broken = e.injected, e.broken
 	logs, err := filepath.Glob(filepath.Join(e.dir, "*.log"))
@@ -160,23 +152,6 @@ func (e *episode) finish() {
 			e.complain("%s had not finished %v after all was healed; its goroutines are in %s.stderr", w.name, patience, w.name)
 		}
 	}
-}
-
-// leftover lists the keys that are still in Redis, with their TTLs.
-func (e *episode) leftover() (left []check.Leftover, err error) {
-	ctx := context.Background()
-	names, err := e.server.admin.Keys(ctx, "*").Result()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		ttl, err := e.server.admin.PTTL(ctx, name).Result()
-		if err != nil {
-			return nil, err
-		}
-		left = append(left, check.Leftover{Key: name, TTL: ttl})
-	}
-	return left, nil
 }
 
 func (e *episode) complain(format string, args ...any) {

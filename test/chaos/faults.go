@@ -19,7 +19,8 @@ type fault struct {
 	// Redis forgets, or its clock lies: a key may be given to a second holder.
 	// The rest of the promises stands.
 	second       check.SecondClass
-	crash        bool // the workers kill themselves at a step of their conversation with Redis
+	on           string // which kind of site; default: single
+	crash        bool   // the workers kill themselves at a step of their conversation with Redis
 	movableClock bool
 	inject       func(*episode)
 }
@@ -62,7 +63,7 @@ func faults() []fault {
 		fault{name: "eviction", second: check.SecondClass{Eviction: true}, inject: evict},
 		fault{name: "the server's clock jumps", second: check.SecondClass{ClockJump: true}, movableClock: true, inject: moveClock},
 	)
-	return all
+	return append(all, failovers()...)
 }
 
 // nobody is the target of a fault that touches no connection.
@@ -77,18 +78,22 @@ func (e *episode) count(name, target string) {
 	e.injected[name]++
 }
 
-func (e *episode) key() string { return keys[e.below(int64(len(keys)))] }
+func (e *episode) key() string {
+	keys := e.site.keys()
+	return keys[e.below(int64(len(keys)))]
+}
 
 // victim returns the process that holds a key, or one whose caller waits for it,
 // or nil if there is none just now.
 func (e *episode) victim(role string) *process {
 	ctx := context.Background()
 	key := e.key()
+	master := e.site.master(key)
 	if role == "holder" {
-		return e.owner(e.server.admin.Get(ctx, key).Val())
+		return e.owner(master.Get(ctx, key).Val())
 	}
 	// A member is manager:ttl:seq:value.
-	members := e.server.admin.ZRange(ctx, "redislock:queue:{"+key+"}", 0, -1).Val()
+	members := master.ZRange(ctx, "redislock:queue:{"+key+"}", 0, -1).Val()
 	if len(members) == 0 {
 		return nil
 	}
@@ -137,12 +142,12 @@ func (e *episode) through(name string, w weather, while time.Duration) {
 		target, hit = fmt.Sprintf("w%d.", slot), hit[slot:slot+1]
 	}
 	e.count(name, target)
-	for _, p := range hit {
-		p.set(w)
+	for _, proxies := range hit {
+		proxies.set(w)
 	}
 	time.Sleep(while)
-	for _, p := range hit {
-		p.set(weather{})
+	for _, proxies := range hit {
+		proxies.set(weather{})
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redislock/redislock/test/aof"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
 	"github.com/redislock/redislock/test/check"
 	"github.com/redislock/redislock/test/history"
 )
@@ -42,6 +44,7 @@ func main() {
 		keep   = flag.String("keep", "", "folder for the logs of all episodes; empty: only those of failures are kept")
 	)
 	flag.Parse()
+	redis.SetLogger(&logging.VoidLogger{}) // of servers that were killed
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
 		exit(err)
@@ -113,16 +116,25 @@ func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	entries, err := aof.Read(out.lives...)
-	if err != nil {
-		return row{}, err
+	r := row{fault: f, injected: out.injected, broken: out.broken}
+	var tales []string
+	for i, one := range out.records {
+		in := check.Input{
+			Events: about(one.keys, out.events), Entries: one.entries, WallMinusMono: wallMinusMono, MaxTTL: maxTTL,
+			Slack: slack, SecondClass: f.second, KeepDir: dir, Undisturbed: undisturbed(out.events),
+		}
+		if i == 0 {
+			in.Leftover = out.leftover
+		}
+		report := check.Check(in)
+		r.add(report, one.lost)
+		for _, v := range report.Violations {
+			if len(tales) < stories {
+				tales = append(tales, check.Story(in, v))
+			}
+		}
 	}
-	in := check.Input{
-		Events: out.events, Entries: entries, WallMinusMono: wallMinusMono, MaxTTL: maxTTL,
-		Slack: slack, SecondClass: f.second, Leftover: out.leftover, KeepDir: dir, Undisturbed: undisturbed(out.events),
-	}
-	r := row{fault: f, injected: out.injected, report: check.Check(in), broken: out.broken}
-	fmt.Printf("%-40s %6d calls, %4d faults, %d violations\n", f.name, r.report.Operations, r.count(), r.failures())
+	fmt.Printf("%-50s %6d calls, %4d faults, %d violations%s\n", f.name, r.report.Operations, r.count(), r.failures(), r.losses())
 	for _, text := range r.broken {
 		fmt.Printf("  %s\n", text)
 	}
@@ -131,14 +143,24 @@ func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
 	}
 	for i, v := range r.report.Violations {
 		fmt.Printf("  %v\n", v)
-		if i < stories {
-			fmt.Println(check.Story(in, v))
+		if i < len(tales) {
+			fmt.Println(tales[i])
 		}
 	}
 	if r.failures() > 0 {
 		fmt.Printf("  again: -seed %d -fault %q; logs: %s\n", seed, "^"+regexp.QuoteMeta(f.name)+"$", dir)
 	}
 	return r, nil
+}
+
+// about returns the events that have to do with the keys: all, if there are none.
+func about(keys []string, events []history.Event) []history.Event {
+	if len(keys) == 0 {
+		return events
+	}
+	return slices.DeleteFunc(slices.Clone(events), func(e history.Event) bool {
+		return e.Key != "" && !slices.Contains(keys, e.Key)
+	})
 }
 
 // undisturbed tells the processes that no fault of the episode was aimed at, and

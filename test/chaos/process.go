@@ -49,8 +49,8 @@ func (e *episode) startWorker(slot int) error {
 	name := fmt.Sprintf("w%d.%d", slot, e.started)
 	load := workload{
 		Name: name, Seed: e.rng.Uint64(), Log: filepath.Join(e.dir, name+".log"),
-		Redis: e.proxies[slot].addr, Resource: e.resourceAddr,
-		Managers: managers, Callers: callers, Keys: keys, MinTTL: minTTL, MaxTTL: maxTTL,
+		Reach: e.site.reach(), Via: e.proxies[slot].addrs(), Resource: e.resourceAddr,
+		Managers: managers, Callers: callers, Keys: e.site.keys(), MinTTL: minTTL, MaxTTL: maxTTL,
 	}
 	if e.fault.crash {
 		load.CrashAt = 1 + e.rng.Int64N(600)

@@ -21,6 +21,56 @@ type proxy struct {
 	now   weather
 }
 
+// leadTo has connections led to another server from now on.
+func (p *proxy) leadTo(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+// proxies are those of one worker, by the addresses that it knows.
+type proxies map[string]*proxy
+
+func startProxies(addrs map[string]string, seed uint64) (proxies, error) {
+	all := make(proxies)
+	for addr, target := range addrs {
+		p, err := startProxy(target, seed)
+		if err != nil {
+			all.close()
+			return nil, err
+		}
+		all[addr] = p
+	}
+	return all, nil
+}
+
+// addrs tells where a worker has to connect to.
+func (all proxies) addrs() map[string]string {
+	addrs := make(map[string]string)
+	for addr, p := range all {
+		addrs[addr] = p.addr
+	}
+	return addrs
+}
+
+func (all proxies) set(w weather) {
+	for _, p := range all {
+		p.set(w)
+	}
+}
+
+func (all proxies) reset() {
+	for _, p := range all {
+		p.reset()
+	}
+}
+
+func (all proxies) close() {
+	for _, p := range all {
+		p.close()
+	}
+}
+
 // weather is what the network is like.
 type weather struct {
 	delay, jitter time.Duration // of each piece of data, in each direction
@@ -106,9 +156,9 @@ func (p *proxy) accept() {
 			return
 		}
 		p.mu.Lock()
-		refuse := p.now.refuse
+		refuse, target := p.now.refuse, p.target
 		p.mu.Unlock()
-		server, err := net.DialTimeout("tcp", p.target, time.Second)
+		server, err := net.DialTimeout("tcp", target, time.Second)
 		if err != nil || refuse {
 			conn.Close()
 			if err == nil {

@@ -19,6 +19,26 @@ type row struct {
 	injected map[string]int // by kind
 	report   check.Report
 	broken   []string
+	lost     int // of what a master that died had written, entries that its replica had not
+}
+
+// add adds what was found about some keys.
+func (r *row) add(report check.Report, lost int) {
+	r.lost += lost
+	r.report.Operations += report.Operations
+	r.report.Grants += report.Grants
+	r.report.Entries += report.Entries
+	r.report.Examined = append(r.report.Examined, report.Examined...)
+	r.report.Violations = append(r.report.Violations, report.Violations...)
+	r.report.LeftOut += report.LeftOut
+	r.report.Unknown = append(r.report.Unknown, report.Unknown...)
+}
+
+func (r row) losses() string {
+	if r.lost == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d writes lost with a master", r.lost)
 }
 
 // judged are the guarantees that a history can break.
@@ -65,13 +85,8 @@ func table(rows []row) string {
 			r = total
 		} else {
 			total.injected["all"] += r.count()
-			total.report.Operations += r.report.Operations
-			total.report.Grants += r.report.Grants
-			total.report.Violations = append(total.report.Violations, r.report.Violations...)
-			total.report.LeftOut += r.report.LeftOut
-			total.report.Unknown = append(total.report.Unknown, r.report.Unknown...)
+			total.add(r.report, r.lost)
 			total.broken = append(total.broken, r.broken...)
-			total.report.Examined = append(total.report.Examined, r.report.Examined...)
 		}
 		name := r.fault.name
 		if r.fault.second != (check.SecondClass{}) {

@@ -7,14 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/redislock/redislock/internal/redisserver"
-	"github.com/redislock/redislock/test/aof"
 )
 
 //go:embed preload/clock.c
@@ -34,9 +32,7 @@ type server struct {
 
 func startServer(dir string, movableClock bool) (*server, error) {
 	s := &server{dir: dir}
-	options := redisserver.Options{Args: slices.Concat(aof.Settings, []string{
-		"--enable-debug-command", "yes", "--notify-keyspace-events", foreignFlags,
-	})}
+	options := redisserver.Options{Args: recording()}
 	var err error
 	if movableClock {
 		if options.Env, err = s.buildClock(); err != nil {
@@ -49,7 +45,7 @@ func startServer(dir string, movableClock bool) (*server, error) {
 	if s.Server, err = redisserver.Start(options); err != nil {
 		return nil, err
 	}
-	s.admin = redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, ReadTimeout: 10 * time.Second})
+	s.admin = newAdmin(s.Addr)
 	return s, nil
 }
 

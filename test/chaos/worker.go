@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/redislock/redislock"
+	"github.com/redislock/redislock/internal/redisserver"
 	"github.com/redislock/redislock/test/history"
 )
 
@@ -27,7 +28,8 @@ type workload struct {
 	Name     string
 	Seed     uint64
 	Log      string
-	Redis    string // through the worker's proxy
+	Reach    reach
+	Via      map[string]string // where to connect to, for each address: to the worker's proxies
 	Resource string
 	Managers int
 	Callers  int // of each manager
@@ -57,11 +59,10 @@ func runWorker(load workload) error {
 
 	var callers sync.WaitGroup
 	var managers []*redislock.LockManager
-	var clients []*redis.Client
+	var clients []redis.UniversalClient
 	for m := range load.Managers {
 		rng := rand.New(rand.NewPCG(load.Seed, uint64(m)))
-		client := redis.NewClient(&redis.Options{
-			Addr:        load.Redis,
+		own := w.connect(redis.UniversalOptions{
 			Dialer:      w.dial,
 			DialTimeout: time.Second,
 			// Short, so that a hole in the network costs what the run can afford;
@@ -69,14 +70,16 @@ func runWorker(load workload) error {
 			ReadTimeout: []time.Duration{300 * time.Millisecond, 3 * time.Second}[rng.IntN(2)],
 			MaxRetries:  []int{-1, 3}[rng.IntN(2)],
 		})
-		client.AddHook(cuts{w.log})
+		for _, client := range own {
+			client.AddHook(cuts{w.log})
+		}
 		mode := []redislock.KeyspaceMode{redislock.KeyspaceAuto, redislock.KeyspaceAuto, redislock.KeyspaceOff}[rng.IntN(3)]
-		manager, err := redislock.NewLockManager(client, redislock.WithKeyspaceEvents(mode),
+		manager, err := manage(own, redislock.WithKeyspaceEvents(mode),
 			redislock.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, nil)).With("manager", m)))
 		if err != nil {
 			return err
 		}
-		managers, clients = append(managers, manager), append(clients, client)
+		managers, clients = append(managers, manager), append(clients, own...)
 		for c := range load.Callers {
 			resource, err := dialResource(load.Resource)
 			if err != nil {
@@ -99,14 +102,40 @@ func runWorker(load workload) error {
 	}
 	w.stop.Store(true)
 	callers.Wait()
-	for i, manager := range managers {
+	for _, manager := range managers {
 		if err := manager.Close(); err != nil {
 			w.log.Add(history.Event{Kind: history.Fault, Name: "close: " + err.Error()})
 		}
-		clients[i].Close()
+	}
+	for _, client := range clients {
+		client.Close()
 	}
 	log.Add(history.Event{Kind: history.Closed, Goroutines: goroutinesOfLibrary()})
 	return nil
+}
+
+// connect makes the clients of a manager: one, or one for each node of a quorum.
+func (w *worker) connect(o redis.UniversalOptions) (all []redis.UniversalClient) {
+	switch w.Reach.Kind {
+	case sentinel:
+		o.Addrs, o.MasterName = w.Reach.Addrs, redisserver.MasterName
+		return []redis.UniversalClient{redis.NewFailoverClient(o.Failover())}
+	case cluster:
+		o.Addrs = w.Reach.Addrs
+		return []redis.UniversalClient{redis.NewClusterClient(o.Cluster())}
+	}
+	for _, addr := range w.Reach.Addrs {
+		o.Addrs = []string{addr}
+		all = append(all, redis.NewClient(o.Simple()))
+	}
+	return all
+}
+
+func manage(clients []redis.UniversalClient, opts ...redislock.Option) (*redislock.LockManager, error) {
+	if len(clients) > 1 {
+		return redislock.NewQuorumManager(clients, opts...)
+	}
+	return redislock.NewLockManager(clients[0], opts...)
 }
 
 // watchOwnPulse records when the process was not running: what is late then is
@@ -168,7 +197,7 @@ func goroutinesOfLibrary() int {
 // connection.
 func (w *worker) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
-	conn, err := dialer.DialContext(ctx, network, addr)
+	conn, err := dialer.DialContext(ctx, network, w.Via[addr])
 	if err != nil {
 		return nil, err
 	}

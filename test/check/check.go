@@ -83,6 +83,7 @@ type SecondClass struct {
 	Eviction  bool
 	ClockJump bool // the server's clock was set
 	Deletion  bool // the key was deleted by somebody who was not its owner
+	Failover  bool // a master died, and the replica in its place had not received all
 }
 
 func (s SecondClass) any() bool { return s != SecondClass{} }

@@ -72,6 +72,8 @@ func (r *run) bySecondClass(hold *aof.Hold) bool {
 		return s.Flush
 	case aof.Restart:
 		return s.Restart
+	case aof.Rewind:
+		return s.Failover
 	case aof.Unlink:
 		return s.Eviction || s.ClockJump
 	case aof.Delete:

@@ -163,3 +163,58 @@ func TestAPlaceIsGivenUpByAnUnheardTurnOnly(t *testing.T) {
 	verify(t, build(true), "G2", "first come, first served", false)
 	verify(t, build(false), "G2", "first come, first served", true)
 }
+
+// lostWithAMaster has a get the lock from a master that dies before its replica has
+// heard of that, and b from the replica, while a still believes.
+func lostWithAMaster() check.Input {
+	w := newWorld()
+	w.begin()
+	w.entry(aof.Forked)
+	a := w.lock("a", "k", "p1", 1000, false)
+	w.pass(10)
+	w.begin()
+	w.entry(aof.Rewound)
+	w.key("k").holder = ""
+	w.pass(10)
+	b := w.lock("b", "k", "p2", 1000, false)
+	w.pass(10)
+	w.unlock(a)
+	w.unlock(b)
+	return w.input()
+}
+
+func TestLockThatIsLostWithAMaster(t *testing.T) {
+	in := lostWithAMaster()
+	verify(t, in, "G1", "belief windows", true)
+	verify(t, in, "G8", "owners", true)
+	in.SecondClass = check.SecondClass{Failover: true}
+	for _, one := range [][2]string{{"G1", "belief windows"}, {"G1", "unseen loss"}, {"G1", "linearizable"}, {"G8", "owners"}, {"G10", "drawn"}, {"G6", "never after the truth"}} {
+		verify(t, in, one[0], one[1], false)
+	}
+	event(in.Events, history.Unlocked, "a").Err = ""
+	verify(t, in, "G1", "unseen loss", true)
+}
+
+// Of a release that is lost with a master, the lease is left. Nobody can have done
+// anything wrong.
+func TestReleaseThatIsLostWithAMaster(t *testing.T) {
+	w := newWorld()
+	a := w.lock("a", "k", "p1", 100, false)
+	until := w.key("k").deadline
+	w.pass(10)
+	w.begin()
+	w.entry(aof.Forked)
+	w.unlock(a)
+	w.pass(10)
+	w.begin()
+	w.entry(aof.Rewound)
+	w.key("k").holder, w.key("k").deadline = "a", until
+	w.pass(200)
+	b := w.lock("b", "k", "p2", 1000, false)
+	w.unlock(b)
+	in := w.input()
+	in.SecondClass = check.SecondClass{Failover: true}
+	report := check.Check(in)
+	require.Empty(t, report.Violations)
+	require.NotZero(t, report.Facts("linearizable"))
+}

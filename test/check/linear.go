@@ -191,7 +191,7 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 		}
 	}
 	for _, f := range log.Facts {
-		if f.Kind == aof.Flush || f.Kind == aof.Restart {
+		if f.Kind == aof.Flush || f.Kind == aof.Restart || f.Kind == aof.Rewind && f.Value != "" {
 			from, to := r.span(f.Step)
 			if to == math.MaxInt64 {
 				to = math.MaxInt64 - 1

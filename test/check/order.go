@@ -91,7 +91,7 @@ func (l *line) apply(f *aof.Fact) {
 		l.deleted(f)
 	case aof.Unlink:
 		l.freed = otherwise
-	case aof.Flush, aof.Restart:
+	case aof.Flush, aof.Restart, aof.Rewind: // whoever is in line after a Rewind joins next
 		l.freed = otherwise
 		l.empty()
 	case aof.QueueEnd:

@@ -70,7 +70,7 @@ func checkOwners(r *run) {
 // So the deadline less the TTL has to lie within what is known of the step, and
 // between the call and the grant.
 func (r *run) checkLease(o *op, hold *aof.Hold) {
-	if !r.steady() || hold.Deadlines[0].At == 0 {
+	if !r.steady() || hold.Again || hold.Deadlines[0].At == 0 {
 		return
 	}
 	r.examined("G8", "leases", 1)
@@ -122,7 +122,7 @@ func (r *run) unjust(o *op, hold, next *aof.Hold) string {
 		if o != nil { // another program deletes its own
 			return r.unreleased(o, hold)
 		}
-	case aof.Flush, aof.Restart:
+	case aof.Flush, aof.Restart, aof.Rewind:
 		return "by a fault that the run does not admit to"
 	}
 	return ""

@@ -128,7 +128,7 @@ func (t *teller) facts(key *aof.Key, ops map[string]bool) {
 	for _, f := range key.Facts {
 		from, to := t.span(f.Step)
 		from = max(t.notBefore(&f, to), min(from, to))
-		everybody := f.Kind == aof.Flush || f.Kind == aof.Restart || f.Kind == aof.QueueEnd
+		everybody := f.Kind == aof.Flush || f.Kind == aof.Restart || f.Kind == aof.Rewind || f.Kind == aof.QueueEnd
 		if !ops[f.Value] && !ops[f.Over] && (!everybody || from > t.to || to < t.from) {
 			continue
 		}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/internal/redisserver"
+)
+
+// virtual is the one address that leads to a master, wherever that is.
+const virtual = "127.0.0.1:1"
+
+// addressSite is a master and its replica behind one address, as a name or a load
+// balancer is.
+type addressSite struct{ *pair }
+
+func startAddress(dir string) (site, error) {
+	var servers [2]*redisserver.Server
+	for i := range servers {
+		folder := filepath.Join(dir, fmt.Sprint("redis-", i))
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, err
+		}
+		args := append(recording(), "--repl-diskless-sync-delay", "0")
+		if i > 0 {
+			args = append(args, "--replicaof")
+			args = append(args, strings.Split(servers[0].Addr, ":")...)
+		}
+		var err error
+		if servers[i], err = redisserver.Start(redisserver.Options{Dir: folder, Args: args}); err != nil {
+			return nil, err
+		}
+	}
+	servers[1].Args = servers[0].Args
+	p, err := newPair(dir, servers[0], servers[1], "")
+	if err != nil {
+		return nil, err
+	}
+	p.follows = true
+	return addressSite{p}, nil
+}
+
+func (s addressSite) reach() reach { return reach{single, []string{virtual}} }
+
+func (s addressSite) addrs() map[string]string {
+	return map[string]string{virtual: s.servers[s.at].Addr}
+}
+
+func (s addressSite) keys() []string              { return keys }
+func (s addressSite) master(string) *redis.Client { return s.pair.master() }
+func (s addressSite) masters() []*redis.Client    { return []*redis.Client{s.pair.master()} }
+
+func (s addressSite) end() ([]record, error) {
+	r, err := s.pair.end()
+	return []record{r}, err
+}
+
+// leadTo has new connections led to a server, and the old ones stay where they are,
+// or are broken.
+func (e *episode) leadTo(addr string, broken bool) {
+	for _, proxies := range e.proxies {
+		proxies[virtual].leadTo(addr)
+		if broken {
+			proxies[virtual].reset()
+		}
+	}
+}
+
+func (s addressSite) handOver(e *episode) {
+	e.count("planned failover", "")
+	old := s.at
+	e.must(s.pair.handOver(func(ctx context.Context, heir int) error {
+		host, port, err := net.SplitHostPort(s.servers[heir].Addr)
+		if err != nil {
+			return err
+		}
+		return s.pair.master().Do(ctx, "failover", "to", host, port).Err()
+	}, nil))
+	// Some of the clients are still connected to the old master, which is a replica now.
+	time.Sleep(e.upTo(100 * time.Millisecond))
+	e.leadTo(s.servers[s.at].Addr, e.below(2) == 0)
+	e.must(s.follow(old))
+	e.work()
+}
+
+func (s addressSite) kill(e *episode) {
+	e.count("kill -9 of the master", "")
+	e.must(s.pair.kill(func(heir int) error {
+		time.Sleep(e.upTo(500 * time.Millisecond))
+		if err := s.admins[heir].SlaveOf(context.Background(), "no", "one").Err(); err != nil {
+			return err
+		}
+		e.leadTo(s.servers[heir].Addr, false)
+		return nil
+	}))
+	e.work()
+}

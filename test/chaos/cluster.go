@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/internal/redisserver"
+)
+
+// clusterSite is a cluster of three masters with a replica each, and one key on each.
+type clusterSite struct {
+	*redisserver.Cluster
+	pairs []*pair
+	names []string
+}
+
+func startCluster(dir string) (site, error) {
+	c, err := redisserver.StartCluster(redisserver.Options{Dir: dir, Args: recording()}, 3, 1)
+	if err != nil {
+		return nil, err
+	}
+	s := &clusterSite{Cluster: c}
+	for i := range 3 {
+		name, err := nameOn(c, c.Servers[i])
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		folder := filepath.Join(dir, name)
+		p, err := newPair(folder, c.Servers[i], c.Servers[3+i], name)
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.pairs, s.names = append(s.pairs, p), append(s.names, name)
+	}
+	return s, nil
+}
+
+// nameOn returns a key that the server has.
+func nameOn(c *redisserver.Cluster, server *redisserver.Server) (string, error) {
+	client := newAdmin(server.Addr)
+	defer client.Close()
+	for i := 0; ; i++ {
+		name := fmt.Sprint("chaos-", i)
+		slot, err := client.ClusterKeySlot(context.Background(), name).Result()
+		if err != nil {
+			return "", err
+		}
+		owner, err := c.Owner(int(slot))
+		if err != nil || owner == server {
+			return name, err
+		}
+	}
+}
+
+func (s *clusterSite) reach() reach { return reach{cluster, s.Addrs()} }
+
+func (s *clusterSite) addrs() map[string]string {
+	all := make(map[string]string)
+	for _, addr := range s.Addrs() {
+		all[addr] = addr
+	}
+	return all
+}
+
+func (s *clusterSite) keys() []string { return s.names }
+
+func (s *clusterSite) master(key string) *redis.Client {
+	for i, name := range s.names {
+		if name == key {
+			return s.pairs[i].master()
+		}
+	}
+	return nil
+}
+
+func (s *clusterSite) masters() (all []*redis.Client) {
+	for _, p := range s.pairs {
+		all = append(all, p.master())
+	}
+	return all
+}
+
+func (s *clusterSite) end() (all []record, err error) {
+	for i, p := range s.pairs {
+		r, err := p.end(s.names[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (s *clusterSite) close() {
+	for _, p := range s.pairs {
+		p.close()
+	}
+	s.Kill()
+}
+
+func (s *clusterSite) handOver(e *episode) {
+	e.count("planned failover", "")
+	p := s.pairs[e.below(3)]
+	old := p.at
+	// A replica that won an election may do so again, without asking anybody and for a
+	// moment only, until four times the node time-out has passed: see findings.
+	time.Sleep(electionsApart - time.Since(p.won[1-old]))
+	e.must(p.handOver(func(ctx context.Context, heir int) error { return p.admins[heir].ClusterFailover(ctx).Err() }, nil))
+	e.must(p.follow(old))
+	e.work()
+}
+
+// electionsApart is four times cluster-node-timeout, and a little more.
+const electionsApart = 4500 * time.Millisecond
+
+func (s *clusterSite) kill(e *episode) {
+	e.count("kill -9 of a master", "")
+	e.must(s.pairs[e.below(3)].kill(func(int) error { return nil }))
+	e.work()
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/internal/redisserver"
+)
+
+// quorumSite is three servers that know nothing of each other.
+type quorumSite struct {
+	servers []*redisserver.Server
+	admins  []*redis.Client
+}
+
+func startQuorum(dir string) (site, error) {
+	s := new(quorumSite)
+	for i := range 3 {
+		folder := filepath.Join(dir, fmt.Sprint("redis-", i))
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, err
+		}
+		server, err := redisserver.Start(redisserver.Options{Dir: folder, Args: recording()})
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.servers, s.admins = append(s.servers, server), append(s.admins, newAdmin(server.Addr))
+	}
+	return s, nil
+}
+
+func (s *quorumSite) reach() (r reach) {
+	r.Kind = quorum
+	for _, server := range s.servers {
+		r.Addrs = append(r.Addrs, server.Addr)
+	}
+	return r
+}
+
+func (s *quorumSite) addrs() map[string]string {
+	all := make(map[string]string)
+	for _, server := range s.servers {
+		all[server.Addr] = server.Addr
+	}
+	return all
+}
+
+func (s *quorumSite) keys() []string              { return keys }
+func (s *quorumSite) master(string) *redis.Client { return s.admins[0] }
+func (s *quorumSite) masters() []*redis.Client    { return s.admins }
+
+// end: what holds is what most of them say, which no one file has. So only what the
+// callers saw is checked.
+func (s *quorumSite) end() (all []record, err error) {
+	for _, key := range keys {
+		all = append(all, record{keys: []string{key}})
+	}
+	return all, nil
+}
+
+func (s *quorumSite) close() {
+	for i, server := range s.servers {
+		s.admins[i].Close()
+		server.Kill()
+	}
+}
+
+// hurt does something to one of the servers; the others are the majority.
+func (s *quorumSite) hurt(e *episode) {
+	i := e.below(int64(len(s.servers)))
+	server := s.servers[i]
+	switch e.below(4) {
+	case 0:
+		e.count("kill -9 of a node", "")
+		server.Kill()
+		time.Sleep(e.upTo(500 * time.Millisecond))
+		e.must(server.Run())
+	case 1:
+		e.count("SIGSTOP of a node", "")
+		e.must(server.Freeze())
+		time.Sleep(e.upTo(2 * maxTTL))
+		e.must(server.Thaw())
+	case 2:
+		e.count("black hole before a node", "")
+		e.weatherBefore(server.Addr, weather{dropRequests: e.below(2) == 0, dropReplies: true}, e.upTo(2*maxTTL))
+	case 3:
+		e.count("latency of a node", "")
+		e.weatherBefore(server.Addr, weather{delay: e.upTo(50 * time.Millisecond), jitter: 1 + e.upTo(50*time.Millisecond)}, e.upTo(time.Second))
+	}
+}
+
+// weatherBefore changes the weather between all workers and one server for a while.
+func (e *episode) weatherBefore(addr string, w weather, while time.Duration) {
+	for _, proxies := range e.proxies {
+		proxies[addr].set(w)
+	}
+	time.Sleep(while)
+	for _, proxies := range e.proxies {
+		proxies[addr].set(weather{})
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/redislock/redislock/test/aof"
+	"github.com/redislock/redislock/test/check"
+)
+
+// A site is the Redis of an episode: one server, or several.
+type site interface {
+	// reach says how the workers get at it.
+	reach() reach
+
+	// addrs are the addresses that the workers know, and where each leads at first.
+	addrs() map[string]string
+
+	// keys are those that the workers lock.
+	keys() []string
+
+	// master is the client of the server that has the key now.
+	master(key string) *redis.Client
+
+	// masters are those of all servers that have any.
+	masters() []*redis.Client
+
+	// end ends the servers, and returns what they have recorded.
+	end() ([]record, error)
+
+	close()
+}
+
+// A reach is how a worker makes its clients: of which kind, and to which addresses.
+type reach struct {
+	Kind  string
+	Addrs []string
+}
+
+// The kinds of sites.
+const (
+	single   = ""         // one server
+	address  = "address"  // a master and its replica, behind one address
+	sentinel = "sentinel" // a master and its replica, and sentinels
+	cluster  = "cluster"
+	quorum   = "quorum"
+)
+
+func (e *episode) startSite() (site, error) {
+	switch e.fault.on {
+	case address:
+		return startAddress(e.dir)
+	case sentinel:
+		return startSentinel(e.dir)
+	case cluster:
+		return startCluster(e.dir)
+	case quorum:
+		return startQuorum(e.dir)
+	}
+	return startServer(e.dir, e.fault.movableClock)
+}
+
+// A record is the true history of some keys.
+type record struct {
+	keys    []string // none: of all
+	entries []aof.Entry
+	lost    int // entries of a server that died before it had passed them on
+}
+
+// leftover lists the keys that are still in Redis, with their TTLs.
+func (e *episode) leftover() (left []check.Leftover, err error) {
+	ctx := context.Background()
+	for _, master := range e.site.masters() {
+		names, err := master.Keys(ctx, "*").Result()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			ttl, err := master.PTTL(ctx, name).Result()
+			if err != nil {
+				return nil, err
+			}
+			left = append(left, check.Leftover{Key: name, TTL: ttl})
+		}
+	}
+	return left, nil
+}
+
+// checkFlags complains where notifications that others had switched on are gone.
+func (e *episode) checkFlags() {
+	for _, master := range e.site.masters() {
+		flags := master.ConfigGet(context.Background(), "notify-keyspace-events").Val()["notify-keyspace-events"]
+		for _, flag := range foreignFlags {
+			if !strings.ContainsRune(flags, flag) {
+				e.complain("notifications that others had switched on are gone: %q", flags)
+				break
+			}
+		}
+	}
+}
+
+// A single server is a site.
+
+func (s *server) reach() reach                { return reach{single, []string{s.Addr}} }
+func (s *server) addrs() map[string]string    { return map[string]string{s.Addr: s.Addr} }
+func (s *server) keys() []string              { return keys }
+func (s *server) master(string) *redis.Client { return s.admin }
+func (s *server) masters() []*redis.Client    { return []*redis.Client{s.admin} }
+
+func (s *server) end() ([]record, error) {
+	s.Kill()
+	var folders []string
+	for _, life := range s.lives {
+		folders = append(folders, appendOnly(life))
+	}
+	entries, err := aof.Read(folders...)
+	return []record{{entries: entries}}, err
+}
+
+// appendOnly returns where a server in the folder keeps its append-only files.
+func appendOnly(dir string) string { return filepath.Join(dir, "appendonlydir") }
+
+// recording are the arguments of a server whose history is read.
+func recording() []string {
+	return append([]string{"--enable-debug-command", "yes", "--notify-keyspace-events", foreignFlags}, aof.Settings...)
+}
+
+// newAdmin returns the controller's own client of a server.
+func newAdmin(addr string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: addr, MaxRetries: -1, ReadTimeout: 10 * time.Second, DialerRetries: 1, ContextTimeoutEnabled: true,
+		OnConnect: func(ctx context.Context, conn *redis.Conn) error {
+			_ = conn.ReadOnly(ctx) // a node of a cluster that is a replica says then what it has
+			return nil
+		},
+	})
+}
