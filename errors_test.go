@@ -20,6 +20,7 @@ import (
 // as one line.
 func requireError(t *testing.T, err error, op, key, text string) {
 	t.Helper()
+	require.Error(t, err, op)
 	require.Equal(t, text, strings.TrimPrefix(err.Error(), fmt.Sprintf("redislock: %s %q: ", op, key)))
 	typed, ok := err.(*redislock.Error) //nolint:errorlint // nothing around it
 	require.True(t, ok, "%T", err)

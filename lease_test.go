@@ -43,6 +43,7 @@ type bubble struct {
 
 	options func(*redis.Options) // of the client, before it is made; may be nil
 	wrapped bool                 // the manager gets the client in a type of its own
+	own     []redislock.Option   // of the manager
 }
 
 // inBubble runs a test in a bubble.
@@ -74,7 +75,7 @@ func (b *bubble) begin(t *testing.T) {
 	}
 	b.client = redis.NewClient(options)
 	var err error
-	b.manager, err = redislock.NewLockManager(b.asWrapped(b.client))
+	b.manager, err = redislock.NewLockManager(b.asWrapped(b.client), b.own...)
 	require.NoError(t, err)
 }
 

@@ -46,10 +46,11 @@ func TestWaitIsNotTiedToTheTTL(t *testing.T) {
 }
 
 // A holder with a short lease that was handed the lock by one with a long lease,
-// and died: those behind do not wait for the end of the long lease.
+// and died: those behind do not wait for the end of the long lease. Without keyspace
+// events, as who asks for them, and is refused, looks at the line when he asks again.
 func TestShortLeaseInALineOfLongOnes(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		other, err := redislock.NewLockManager(b.client)
+		other, err := redislock.NewLockManager(b.client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
 		require.NoError(t, err)
 		holder := acquire(t, b.manager, "key", time.Hour)
 		short := b.manager.Lock(ctx, "key", time.Second)

@@ -119,9 +119,11 @@ func TestRequestThatComesWhenItsCallerHasGone(t *testing.T) {
 }
 
 // A waiter lost its place, and its first request, which comes late, gives it the last
-// one: it goes back to its own.
+// one: it goes back to its own. Without keyspace events, as who asks for them, and is
+// refused, looks at the line when he asks again.
 func TestLateJoinDoesNotCostThePlace(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
+	b := &bubble{own: []redislock.Option{redislock.WithKeyspaceEvents(redislock.KeyspaceOff)}}
+	inBubbleOf(t, b, func(t *testing.T, b *bubble) {
 		w := newWire(b)
 		other := b.another(t)
 		holder := heldElsewhere(t, b, other, "key")
@@ -158,10 +160,12 @@ func TestLateAnswerAmidTheRelease(t *testing.T) {
 		holder := heldElsewhere(t, b, other, "key")
 		require.NoError(t, holder.Unlock())
 		w.next.Store(&fate{before: late})
+		start := time.Now()
 		l := acquire(t, b.manager, "key", time.Hour)
-		time.Sleep(late - 500*time.Millisecond)
-		w.next.Store(&fate{before: late})
+		time.Sleep(late - 100*time.Millisecond - time.Since(start))
+		w.next.Store(&fate{before: 200 * time.Millisecond}) // less than a stall, so that it is sent once
 		require.NoError(t, l.Unlock())
+		require.Equal(t, late+100*time.Millisecond, time.Since(start), "the late answer came amid the release")
 		time.Sleep(time.Second)
 		require.False(t, b.server.Exists("key"))
 	})
