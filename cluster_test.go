@@ -395,3 +395,27 @@ func TestClusterUserWithJustTheRightsItNeeds(t *testing.T) {
 		require.Empty(t, aclDenials(t, c.Node(server), "config"))
 	}
 }
+
+// Redis before 7.0 has no sharded channels: who has to wait is told what is missing.
+func TestClusterWithoutShardedChannels(t *testing.T) {
+	args := []string{"--cluster-enabled", "yes"}
+	if known, err := redistest.Start(t).Client(nil).Do(ctx, "command", "info", "ssubscribe").Slice(); err == nil && known[0] != nil {
+		args = append(args, "--rename-command", "SSUBSCRIBE", "")
+	}
+	server := redistest.Start(t, args...)
+	node := server.Client(nil)
+	all := []any{"cluster", "addslots"}
+	for slot := range 16384 {
+		all = append(all, slot)
+	}
+	require.NoError(t, node.Do(ctx, all...).Err())
+	eventually(t, "the cluster serves", func() bool { return node.Set(ctx, "other", "", time.Minute).Err() == nil })
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}})
+	t.Cleanup(func() { client.Close() })
+	m := newManager(t, client)
+	holder := acquire(t, m, "key", time.Minute)
+	err := soon(t, m.Lock(ctx, "key", time.Minute)).Err
+	require.ErrorContains(t, err, "a cluster needs Redis 7.0 or newer")
+	require.ErrorContains(t, err, "unknown command")
+	require.NoError(t, holder.Unlock())
+}

@@ -80,8 +80,13 @@ func TestPassiveManagerWritesNoConfiguration(t *testing.T) {
 // Redis does not show "n" beside "A": to write back what was read would switch it off.
 func TestFlagsThatCannotBeMergedAreLeftAlone(t *testing.T) {
 	client := redistest.Start(t).Client(nil)
-	require.NoError(t, client.ConfigSet(ctx, "notify-keyspace-events", "AEn").Err())
-	_, err := redislock.NewLockManager(client, redislock.WithKeyspaceEvents(redislock.KeyspaceRequired))
+	err := client.ConfigSet(ctx, "notify-keyspace-events", "AEn").Err()
+	if err != nil && strings.Contains(err.Error(), "Invalid argument") {
+		t.Log("this Redis is older than 7.0 and has no events of new keys, which could be lost")
+		return
+	}
+	require.NoError(t, err)
+	_, err = redislock.NewLockManager(client, redislock.WithKeyspaceEvents(redislock.KeyspaceRequired))
 	require.ErrorContains(t, err, "left alone")
 
 	var log logBuffer

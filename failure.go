@@ -211,6 +211,13 @@ func isForbidden(err error, command string) bool {
 	return code == "NOPERM" && (command == "" || forbidden(text) == command)
 }
 
+// isUnknown tells that the server does not know the command.
+func isUnknown(err error, command string) bool {
+	_, text := answered(err)
+	text, ok := strings.CutPrefix(strings.ToLower(text), "unknown command ")
+	return ok && strings.HasPrefix(text[min(1, len(text)):], command) // in quotes of one kind or another
+}
+
 // strayed tells that the server is part of a cluster, which the client does not
 // know of.
 func (m *LockManager) strayed(err error) bool {

@@ -194,7 +194,7 @@ var aclRules = []string{
 func aclClient(t *testing.T, server *redistest.Server, rules []string) *redis.Client {
 	t.Helper()
 	admin := server.Client(nil)
-	args := []any{"acl", "setuser", "locker", "reset", "on", ">secret"}
+	args := []any{"acl", "setuser", "locker", "reset", "resetchannels", "on", ">secret"} // of Redis 6.2 all channels are open at first
 	for _, rule := range rules {
 		args = append(args, rule)
 	}
@@ -239,7 +239,9 @@ func TestEachRightIsNeeded(t *testing.T) {
 	unused := func() (unused []string) {
 		stats := admin.Info(ctx, "commandstats").Val()
 		for _, rule := range rules {
-			if name, ok := strings.CutPrefix(rule, "+"); ok && !strings.Contains(stats, "cmdstat_"+name+":") {
+			name, ok := strings.CutPrefix(rule, "+")
+			container, _, _ := strings.Cut(name, "|") // by which Redis 6.2 counts
+			if ok && !strings.Contains(stats, "cmdstat_"+name+":") && !strings.Contains(stats, "cmdstat_"+container+":") {
 				unused = append(unused, name)
 			}
 		}
@@ -307,7 +309,7 @@ func aclDenials(t *testing.T, admin *redis.Client, expected string) (denied []st
 	require.NoError(t, err)
 	for _, e := range entries {
 		// The client's own greeting is not the library's.
-		if !strings.HasPrefix(e.Object, expected) && !strings.HasPrefix(e.Object, "client|") && !strings.HasPrefix(e.Object, "hello") {
+		if !strings.HasPrefix(e.Object, expected) && !strings.HasPrefix(e.Object, "client") && !strings.HasPrefix(e.Object, "hello") {
 			denied = append(denied, e.Reason+" "+e.Object)
 		}
 	}

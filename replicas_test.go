@@ -23,7 +23,7 @@ const slowReplica = 2500 * time.Millisecond
 func startReplica(t *testing.T, of *redistest.Server) *redistest.Server {
 	host, port, err := net.SplitHostPort(of.Addr)
 	require.NoError(t, err)
-	replica := redistest.Start(t, "--replicaof", host+" "+port)
+	replica := redistest.Start(t, "--replicaof", host, port)
 	info := replica.Client(nil)
 	eventually(t, "the replica is in sync", func() bool {
 		values, err := info.InfoMap(ctx, "replication").Result()

@@ -495,6 +495,8 @@ func (e *events) receive(ps *redis.PubSub) error {
 			up = true
 			e.forbidden(ps, err)
 			continue
+		case m.topology != nil && isUnknown(err, "ssubscribe"):
+			return fmt.Errorf("a cluster needs Redis 7.0 or newer, which has sharded channels: %w", err)
 		default:
 			return err
 		}
