@@ -6,6 +6,7 @@
 # make mutants  breaks the library in many ways, and demands that a test notices each
 # make model    searches all states of the model of the protocol; writes docs/model.md
 # make simulate thousands of seeds in fake time; SEEDS=100000
+# make servers  all tests on other servers and versions, which it installs; ON="redis8 valkey9", QUICK=1; docs/servers.md
 # make soak     repeats the tests that live on chance, for minutes
 # make fuzz     fuzzes each target for a while, or some: FUZZ="FuzzKeys FuzzFlags"
 # make bench    compares with other libraries, in 20 to 25 minutes; writes bench/results.*, docs/performance.md and its plots
@@ -22,7 +23,7 @@ FUZZTIME ?= 30s
 FUZZ = $$all
 SOAK = NoWakeUp Crosses Order Overlaps Amid Neighbour Asleep Killed Lost Survives Suite
 
-.PHONY: test check lint redis cc tools chaos mutants model simulate soak fuzz bench bench-topologies bench-quick microbench
+.PHONY: test check lint redis cc tools chaos mutants model simulate servers soak fuzz bench bench-topologies bench-quick microbench
 
 test: redis cc
 	cd test && GO=$(GO) $(GO) run ./all $(HEAVY) $(MODULES:%=../%)
@@ -70,6 +71,9 @@ model: tools
 simulate:
 	cd test && $(call list,./simulation) && $(call match,^TestSeeds$$) && \
 		$(GO) test -timeout 0 -v ./simulation -run '^TestSeeds$$' -seeds $(SEEDS) -first $$(date +%s)
+
+servers: cc
+	test/servers/run.sh $(if $(QUICK),-quick) $(ON)
 
 soak: redis
 	$(call list,.) && $(call match,$(SOAK)) && \

@@ -24,14 +24,17 @@ func isDenied(err error) bool {
 		return true
 	}
 	for _, beginning := range []string{
-		"The user executing the script can't", "ACL failure in script",
-		"unknown command", "Unknown Redis command called from",
+		"The user executing the script can't", "ACL failure in script", "unknown command",
 	} {
 		if strings.HasPrefix(text, beginning) {
 			return true
 		}
 	}
-	return false
+	// Within a script: "Unknown Redis command called from …", with the name of the
+	// server (Redict), or without any (Valkey).
+	rest, ok := strings.CutPrefix(text, "Unknown ")
+	server, _, found := strings.Cut(rest, "command called from ")
+	return ok && found && strings.Count(server, " ") <= 1
 }
 
 // plainTimeout bounds how long Redis may take over plain commands.

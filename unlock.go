@@ -22,7 +22,8 @@ import (
 // lost it returns nil if the key is not this lock's any more: the first attempt
 // may have released it, or the lock may have been lost before. It does not wait
 // where the caller has nothing to lose by it: a lock that was lost or has failed
-// is cleaned up after behind his back.
+// is cleaned up after behind his back. Of a manager that was closed nobody is left to
+// do that: then Unlock does, and waits for it as for any other.
 func (l *Lock) Unlock() error {
 	if err := l.unlock(context.Background()); err != nil {
 		return &Error{callUnlock, l.Key(), err}

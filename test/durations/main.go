@@ -260,7 +260,12 @@ What is promised, with contexts that have no end:
 | ` + "`Close`" + ` | 2 s |
 | ` + "`NewLockManager`, `NewQuorumManager`" + ` | at once; with ` + "`KeyspaceRequired`" + ` 5 s |
 
-Every call that takes a context returns as that ends, whatever the client's time-outs are.
+Every call that takes a context returns as that ends, whatever the client's time-outs are. ` + "`" + `Do` + "`" + ` and ` + "`" + `TryDo` + "`" + ` return when fn has, and the
+lock is released: like ` + "`" + `Unlock` + "`" + `, also after the context has ended.
+
+Where a client finds its server by others first, the time that this takes comes on top, and is the client's: a ` + "`" + `NewFailoverClient` + "`" + ` asks
+one sentinel after the other, each with its ` + "`" + `DialTimeout` + "`" + ` and retries; with all of them dead a first ` + "`" + `Lock` + "`" + ` without a deadline took 20 to
+30 s, one by a ` + "`" + `NewFailoverClusterClient` + "`" + ` up to 8 s, and one to a cluster of six dead addresses 2.4 to 4.9 s (go-redis 9.23).
 `
 
 // slowly returns a dialer whose connections take a round trip for each answer.
