@@ -60,13 +60,23 @@ func listeners(t *testing.T, c *redistest.Cluster, client redis.UniversalClient,
 }
 
 // Waiters follow a slot to another server and keep their places: the old server
-// says so by leaving their channel.
+// says so by leaving their channel. Nothing else tells them, be it a probe after 10 s or a
+// look at the line after an event: until they have followed, no request of theirs comes
+// through.
 func TestClusterWaitersFollowTheirSlot(t *testing.T) {
 	c := redistest.StartCluster(t, 3, 0)
 	client := c.Client(nil)
 	var managers [3]*redislock.LockManager
+	var requests gate
 	for i := range managers {
-		managers[i] = newManager(t, c.Client(nil))
+		client := c.Client(func(o *redis.ClusterOptions) {
+			o.NewClient = func(node *redis.Options) *redis.Client {
+				client := redis.NewClient(node)
+				client.AddHook(pipelineHook(requests.pass))
+				return client
+			}
+		})
+		managers[i] = newManager(t, client, redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
 	}
 	slot := slotOf(t, client, "key")
 	holder := acquire(t, managers[0], "key", time.Minute)
@@ -76,11 +86,18 @@ func TestClusterWaitersFollowTheirSlot(t *testing.T) {
 		awaitWaiters(t, client, "key", i+1)
 	}
 	for range 3 {
+		for _, m := range managers {
+			eventually(t, "nothing is under way that may find out by itself", func() bool {
+				return m.Listens("key") && m.Requests() == 0 && !m.Surveys()
+			})
+		}
+		open := requests.shut(t)
 		to := other(t, c, slot)
 		require.NoError(t, c.Move(slot, to))
 		eventually(t, "all listen at the new server", func() bool {
 			return listeners(t, c, client, to, slot) == len(managers)
 		})
+		open()
 		require.NoError(t, holder.Extend(ctx, time.Minute))
 	}
 	start := time.Now()

@@ -108,6 +108,13 @@ func (m *LockManager) Listens(key string) bool {
 	return m.slotOf(key).ready
 }
 
+// Surveys tells whether the manager looks for the servers that its slots are at.
+func (m *LockManager) Surveys() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.topology.surveying
+}
+
 // LookAt has the line of a key looked after now.
 func (m *LockManager) LookAt(key string) {
 	m.mu.Lock()

@@ -331,6 +331,25 @@ func (h pipelineHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.
 	return func(ctx context.Context, cmds []redis.Cmder) error { return h(ctx, cmds, next) }
 }
 
+// A gate is a hook of clients: while it is shut, no request of the library gets through.
+type gate struct{ way sync.RWMutex }
+
+func (g *gate) pass(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+	if !isGreeting(cmds) {
+		g.way.RLock()
+		g.way.RUnlock() //nolint:staticcheck // nothing is to be done meanwhile
+	}
+	return next(ctx, cmds)
+}
+
+// shut closes the gate until open is called, or the test ends.
+func (g *gate) shut(t *testing.T) (open func()) {
+	g.way.Lock()
+	open = sync.OnceFunc(g.way.Unlock)
+	t.Cleanup(open)
+	return open
+}
+
 func closed(ch <-chan struct{}) bool {
 	select {
 	case <-ch:

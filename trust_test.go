@@ -57,7 +57,9 @@ func handOverTo(t *testing.T, master, replica *redistest.Server) {
 // A planned failover behind one address: the old master lives on as a replica of the
 // new one, its connections stay open, and whoever is subscribed there gets what the
 // new master publishes. Each lock has one holder, and each holder a token of its own;
-// and nobody waits for the end of a lease.
+// and nobody waits for the end of a lease. Those who wait find out by nothing but what is
+// published: until that has arrived, no request of theirs, such as a probe after 10 s, comes
+// through.
 func TestPlannedFailoverBehindOneAddress(t *testing.T) {
 	a := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	b := startReplica(t, a)
@@ -65,20 +67,36 @@ func TestPlannedFailoverBehindOneAddress(t *testing.T) {
 	const waiting, ttl = 4, 5 * time.Minute
 	holder := acquire(t, newManager(t, endpoint.client(t)), "key", ttl)
 	managers := make([]*redislock.LockManager, waiting)
+	var requests gate
+	var log logBuffer
 	for i := range managers {
-		managers[i] = newManager(t, endpoint.client(t))
+		client := endpoint.client(t)
+		client.AddHook(pipelineHook(requests.pass))
+		managers[i] = newManager(t, client, redislock.WithLogger(log.logger()))
 	}
 	var locks []*redislock.Lock
 	for i := range 2 * waiting {
 		locks = append(locks, managers[i%waiting].Lock(ctx, "key", ttl))
 		awaitWaiters(t, a.Client(nil), "key", i+1)
 	}
-
+	for _, m := range managers {
+		eventually(t, "the server has said that it hears this one", func() bool { return m.Requests() == 0 })
+	}
+	open := requests.shut(t)
+	channels, client := a.Client(nil).PubSubChannels(ctx, "redislock:grant:*").Val(), b.Client(nil)
+	require.Len(t, channels, waiting)
 	handOverTo(t, a, b)
 	endpoint.leadsTo.Store(&b.Addr)
 	require.NoError(t, holder.Unlock())
+	for _, channel := range channels { // takes the same way as what the release has published
+		require.NoError(t, client.Publish(ctx, channel, "no grant").Err())
+	}
+	eventually(t, "all that was published has arrived", func() bool {
+		return strings.Count(log.String(), "grant message not understood") == waiting
+	})
+	open()
 
-	tokens, client := []int64{holder.Token()}, b.Client(nil)
+	tokens := []int64{holder.Token()}
 	served := make(map[*redislock.Lock]bool)
 	for range locks {
 		var now *redislock.Lock
