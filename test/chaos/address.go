@@ -94,7 +94,7 @@ func (s addressSite) kill(e *episode) {
 	e.count("kill -9 of the master", "")
 	e.must(s.pair.kill(func(heir int) error {
 		time.Sleep(e.upTo(500 * time.Millisecond))
-		if err := s.admins[heir].SlaveOf(context.Background(), "no", "one").Err(); err != nil {
+		if err := s.admins[heir].ReplicaOf(context.Background(), "no", "one").Err(); err != nil {
 			return err
 		}
 		e.leadTo(s.servers[heir].Addr, false)

@@ -84,7 +84,7 @@ func (s *sentinelSite) handOver(e *episode) {
 		if err != nil {
 			return err
 		}
-		if err := s.admins[old].SlaveOf(ctx, host, port).Err(); err != nil {
+		if err := s.admins[old].ReplicaOf(ctx, host, port).Err(); err != nil {
 			return err
 		}
 		return s.admins[old].ClientUnpause(ctx).Err()
