@@ -498,7 +498,7 @@ func TestGrantThatComesTooLateIsNoSuccess(t *testing.T) {
 		require.NoError(t, r.Err)
 		require.True(t, time.Now().Before(r.ValidUntil))
 		require.NoError(t, l.Unlock())
-		// A copy of the request waits for a connection that takes 2 s to set up, and takes
+		// A copy of the request waits for a connection that takes 2 s to set up, and may take
 		// the key 1 s from now, for nobody. It is removed as soon as that is known.
 		for range 30 {
 			time.Sleep(100 * time.Millisecond)
