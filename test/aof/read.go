@@ -60,6 +60,16 @@ func parseFile(p *parser, path string) error {
 	return p.parse(file)
 }
 
+// Base names the file with the data that a server began with. It is another one after
+// each time that the server has begun anew, as to follow a master.
+func Base(dir string) (string, error) {
+	names, err := manifest(dir, "b")
+	if err != nil {
+		return "", err
+	}
+	return names[len(names)-1], nil
+}
+
 // manifest returns the names of the files in the order in which Redis would load
 // them: the base, then the increments by number. Other kinds than these are left out.
 func manifest(dir, kinds string) ([]string, error) {

@@ -2,14 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/redislock/redislock/internal/redisserver"
 )
@@ -19,22 +12,18 @@ const virtual = "127.0.0.1:1"
 
 // addressSite is a master and its replica behind one address, as a name or a load
 // balancer is.
-type addressSite struct{ *pair }
+type addressSite struct{ pairSite }
 
 func startAddress(dir string) (site, error) {
 	var servers [2]*redisserver.Server
 	for i := range servers {
-		folder := filepath.Join(dir, fmt.Sprint("redis-", i))
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return nil, err
-		}
-		args := append(recording(), "--repl-diskless-sync-delay", "0")
+		args := []string{"--repl-diskless-sync-delay", "0"}
 		if i > 0 {
-			args = append(args, "--replicaof")
-			args = append(args, strings.Split(servers[0].Addr, ":")...)
+			host, port := hostAndPort(servers[0])
+			args = append(args, "--replicaof", host, port)
 		}
 		var err error
-		if servers[i], err = redisserver.Start(redisserver.Options{Dir: folder, Args: args}); err != nil {
+		if servers[i], err = startRecording(dir, i, args...); err != nil {
 			return nil, err
 		}
 	}
@@ -44,22 +33,13 @@ func startAddress(dir string) (site, error) {
 		return nil, err
 	}
 	p.follows = true
-	return addressSite{p}, nil
+	return addressSite{pairSite{p}}, nil
 }
 
 func (s addressSite) reach() reach { return reach{single, []string{virtual}} }
 
 func (s addressSite) addrs() map[string]string {
 	return map[string]string{virtual: s.servers[s.at].Addr}
-}
-
-func (s addressSite) keys() []string              { return keys }
-func (s addressSite) master(string) *redis.Client { return s.pair.master() }
-func (s addressSite) masters() []*redis.Client    { return []*redis.Client{s.pair.master()} }
-
-func (s addressSite) end() ([]record, error) {
-	r, err := s.pair.end()
-	return []record{r}, err
 }
 
 // leadTo has new connections led to a server, and the old ones stay where they are,
@@ -77,10 +57,7 @@ func (s addressSite) handOver(e *episode) {
 	e.count("planned failover", "")
 	old := s.at
 	e.must(s.pair.handOver(func(ctx context.Context, heir int) error {
-		host, port, err := net.SplitHostPort(s.servers[heir].Addr)
-		if err != nil {
-			return err
-		}
+		host, port := hostAndPort(s.servers[heir])
 		return s.pair.master().Do(ctx, "failover", "to", host, port).Err()
 	}, nil))
 	// Some of the clients are still connected to the old master, which is a replica now.

@@ -60,13 +60,7 @@ func nameOn(c *redisserver.Cluster, server *redisserver.Server) (string, error) 
 
 func (s *clusterSite) reach() reach { return reach{cluster, s.Addrs()} }
 
-func (s *clusterSite) addrs() map[string]string {
-	all := make(map[string]string)
-	for _, addr := range s.Addrs() {
-		all[addr] = addr
-	}
-	return all
-}
+func (s *clusterSite) addrs() map[string]string { return straight(s.Addrs()) }
 
 func (s *clusterSite) keys() []string { return s.names }
 

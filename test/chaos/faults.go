@@ -142,13 +142,7 @@ func (e *episode) through(name string, w weather, while time.Duration) {
 		target, hit = fmt.Sprintf("w%d.", slot), hit[slot:slot+1]
 	}
 	e.count(name, target)
-	for _, proxies := range hit {
-		proxies.set(w)
-	}
-	time.Sleep(while)
-	for _, proxies := range hit {
-		proxies.set(weather{})
-	}
+	forAWhile(hit, w, while)
 }
 
 func latency(e *episode) {

@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -180,10 +176,7 @@ func (p *pair) kill(promote func(heir int) error) error {
 	p.turn(heir)
 	p.servers[victim].Args = slices.Clone(p.args[victim])
 	if p.follows {
-		host, port, err := net.SplitHostPort(p.servers[heir].Addr)
-		if err != nil {
-			return err
-		}
+		host, port := hostAndPort(p.servers[heir])
 		p.servers[victim].Args = append(p.servers[victim].Args, "--replicaof", host, port)
 	}
 	if err := p.servers[victim].Run(); err != nil {
@@ -223,7 +216,7 @@ func (p *pair) follow(replica int) error {
 				return fmt.Errorf("%s is %s", name, info[name])
 			}
 		}
-		base, err := baseOf(p.servers[replica].Dir)
+		base, err := aof.Base(appendOnly(p.servers[replica].Dir))
 		if err != nil {
 			return err
 		}
@@ -293,20 +286,14 @@ func (p *pair) copy(i int) (string, error) {
 	return to, os.CopyFS(to, os.DirFS(appendOnly(p.servers[i].Dir)))
 }
 
-// baseOf names the file with the data that a server began with.
-func baseOf(dir string) (string, error) {
-	paths, err := filepath.Glob(filepath.Join(appendOnly(dir), "*.manifest"))
-	if err != nil || len(paths) != 1 {
-		return "", cmp.Or(err, fmt.Errorf("%d manifests in %s", len(paths), dir))
-	}
-	text, err := os.ReadFile(paths[0])
-	if err != nil {
-		return "", err
-	}
-	for line := range bytes.Lines(text) {
-		if words := strings.Fields(string(line)); len(words) == 6 && words[5] == "b" {
-			return words[1], nil
-		}
-	}
-	return "", nil // it began with nothing
+// A pairSite is a site that is one pair.
+type pairSite struct{ *pair }
+
+func (s pairSite) keys() []string              { return keys }
+func (s pairSite) master(string) *redis.Client { return s.pair.master() }
+func (s pairSite) masters() []*redis.Client    { return []*redis.Client{s.pair.master()} }
+
+func (s pairSite) end() ([]record, error) {
+	r, err := s.pair.end()
+	return []record{r}, err
 }

@@ -59,6 +59,17 @@ func (all proxies) set(w weather) {
 	}
 }
 
+// forAWhile has the weather change, and be fair again after that time.
+func forAWhile[P interface{ set(weather) }](hit []P, w weather, while time.Duration) {
+	for _, one := range hit {
+		one.set(w)
+	}
+	time.Sleep(while)
+	for _, one := range hit {
+		one.set(weather{})
+	}
+}
+
 func (all proxies) reset() {
 	for _, p := range all {
 		p.reset()

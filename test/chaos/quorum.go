@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,11 +17,7 @@ type quorumSite struct {
 func startQuorum(dir string) (site, error) {
 	s := new(quorumSite)
 	for i := range 3 {
-		folder := filepath.Join(dir, fmt.Sprint("redis-", i))
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return nil, err
-		}
-		server, err := redisserver.Start(redisserver.Options{Dir: folder, Args: recording()})
+		server, err := startRecording(dir, i)
 		if err != nil {
 			s.close()
 			return nil, err
@@ -42,13 +35,7 @@ func (s *quorumSite) reach() (r reach) {
 	return r
 }
 
-func (s *quorumSite) addrs() map[string]string {
-	all := make(map[string]string)
-	for _, server := range s.servers {
-		all[server.Addr] = server.Addr
-	}
-	return all
-}
+func (s *quorumSite) addrs() map[string]string { return straight(s.reach().Addrs) }
 
 func (s *quorumSite) keys() []string              { return keys }
 func (s *quorumSite) master(string) *redis.Client { return s.admins[0] }
@@ -96,11 +83,9 @@ func (s *quorumSite) hurt(e *episode) {
 
 // weatherBefore changes the weather between all workers and one server for a while.
 func (e *episode) weatherBefore(addr string, w weather, while time.Duration) {
+	var hit []*proxy
 	for _, proxies := range e.proxies {
-		proxies[addr].set(w)
+		hit = append(hit, proxies[addr])
 	}
-	time.Sleep(while)
-	for _, proxies := range e.proxies {
-		proxies[addr].set(weather{})
-	}
+	forAWhile(hit, w, while)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -12,7 +11,7 @@ import (
 
 // sentinelSite is a master and its replica, of which sentinels take care.
 type sentinelSite struct {
-	*pair
+	pairSite
 	*redisserver.Sentinels
 	sentinel *redis.Client // the controller's, of one of them
 }
@@ -31,26 +30,13 @@ func startSentinel(dir string) (site, error) {
 		return nil, err
 	}
 	p.follows = true
-	return &sentinelSite{p, s, newAdmin(s.Sentinels[0].Addr)}, nil
+	return &sentinelSite{pairSite{p}, s, newAdmin(s.Sentinels[0].Addr)}, nil
 }
 
 func (s *sentinelSite) reach() reach { return reach{sentinel, s.Addrs()} }
 
 func (s *sentinelSite) addrs() map[string]string {
-	all := make(map[string]string)
-	for _, server := range append(s.Sentinels.Sentinels, s.servers[:]...) {
-		all[server.Addr] = server.Addr
-	}
-	return all
-}
-
-func (s *sentinelSite) keys() []string              { return keys }
-func (s *sentinelSite) master(string) *redis.Client { return s.pair.master() }
-func (s *sentinelSite) masters() []*redis.Client    { return []*redis.Client{s.pair.master()} }
-
-func (s *sentinelSite) end() ([]record, error) {
-	r, err := s.pair.end()
-	return []record{r}, err
+	return straight(append(s.Addrs(), s.servers[0].Addr, s.servers[1].Addr))
 }
 
 func (s *sentinelSite) close() {
@@ -80,10 +66,7 @@ func (s *sentinelSite) handOver(e *episode) {
 	}, func(ctx context.Context, heir int) error {
 		// The sentinels cannot: the pause holds up what they publish there, and with
 		// that their connections.
-		host, port, err := net.SplitHostPort(s.servers[heir].Addr)
-		if err != nil {
-			return err
-		}
+		host, port := hostAndPort(s.servers[heir])
 		if err := s.admins[old].ReplicaOf(ctx, host, port).Err(); err != nil {
 			return err
 		}

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/redislock/redislock/internal/redisserver"
 	"github.com/redislock/redislock/test/aof"
 	"github.com/redislock/redislock/test/check"
 )
@@ -106,7 +109,7 @@ func (e *episode) checkFlags() {
 // A single server is a site.
 
 func (s *server) reach() reach                { return reach{single, []string{s.Addr}} }
-func (s *server) addrs() map[string]string    { return map[string]string{s.Addr: s.Addr} }
+func (s *server) addrs() map[string]string    { return straight([]string{s.Addr}) }
 func (s *server) keys() []string              { return keys }
 func (s *server) master(string) *redis.Client { return s.admin }
 func (s *server) masters() []*redis.Client    { return []*redis.Client{s.admin} }
@@ -119,6 +122,30 @@ func (s *server) end() ([]record, error) {
 	}
 	entries, err := aof.Read(folders...)
 	return []record{{entries: entries}}, err
+}
+
+// startRecording starts the i-th server of a site, whose history is read.
+func startRecording(dir string, i int, args ...string) (*redisserver.Server, error) {
+	folder := filepath.Join(dir, fmt.Sprint("redis-", i))
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	return redisserver.Start(redisserver.Options{Dir: folder, Args: append(recording(), args...)})
+}
+
+// hostAndPort are the two parts of a server's address.
+func hostAndPort(server *redisserver.Server) (host, port string) {
+	host, port, _ = strings.Cut(server.Addr, ":") // 127.0.0.1
+	return host, port
+}
+
+// straight has each address lead to itself.
+func straight(addrs []string) map[string]string {
+	all := make(map[string]string)
+	for _, addr := range addrs {
+		all[addr] = addr
+	}
+	return all
 }
 
 // appendOnly returns where a server in the folder keeps its append-only files.
