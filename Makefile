@@ -1,7 +1,7 @@
 # make test     installs what is missing and runs all tests, but for some that are heavy; it goes on after those that
 #               fail, and says at the end which did
 # make check    what CI runs: format, vet, staticcheck, all tests, and short forms of what follows; of the
-#               mutants another twelfth each day
+#               mutants another twelfth each day, and of the faults of chaos another sixth
 # make chaos    real processes, a real Redis, real faults; FOR=1h, SEED=42; writes docs/reliability.md
 # make mutants  breaks the library in many ways, and demands that a test notices each
 # make model    searches all states of the model of the protocol; writes docs/model.md
@@ -17,7 +17,7 @@
 GO ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES = . test bench examples/booking
-FOR ?= 8m
+FOR ?= 20m
 SEEDS ?= 20000
 FUZZTIME ?= 30s
 FUZZ = $$all
@@ -32,7 +32,7 @@ check: HEAVY = -heavy
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
-	cd test && $(GO) run -race ./chaos -for 160s -seed 1
+	cd test && $(GO) run -race ./chaos -for 160s -seed 1 -share $$(($$(date +%s) / 86400 % 6 + 1))/6
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi

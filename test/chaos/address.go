@@ -58,7 +58,7 @@ func (s addressSite) handOver(e *episode) {
 	old := s.at
 	e.must(s.pair.handOver(func(ctx context.Context, heir int) error {
 		host, port := hostAndPort(s.servers[heir])
-		return s.pair.master().Do(ctx, "failover", "to", host, port).Err()
+		return s.pair.master().admin.Do(ctx, "failover", "to", host, port).Err()
 	}, nil))
 	// Some of the clients are still connected to the old master, which is a replica now.
 	time.Sleep(e.upTo(100 * time.Millisecond))

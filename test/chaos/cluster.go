@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/redislock/redislock/internal/redisserver"
 )
 
@@ -18,12 +16,22 @@ type clusterSite struct {
 	names []string
 }
 
-func startCluster(dir string) (site, error) {
-	c, err := redisserver.StartCluster(redisserver.Options{Dir: dir, Args: recording()}, 3, 1)
+// startCluster: masters are replaced when they seem to be gone, or only if their replicas
+// are told to.
+func startCluster(dir string, replaces bool) (site, error) {
+	c, err := redisserver.StartCluster(redisserver.Options{Dir: dir, Args: recording(dir)}, 3, 1)
 	if err != nil {
 		return nil, err
 	}
 	s := &clusterSite{Cluster: c}
+	if !replaces {
+		for _, server := range c.Servers {
+			if err := configure(server, "config", "set", "cluster-node-timeout", patience.Milliseconds()); err != nil {
+				s.close()
+				return nil, err
+			}
+		}
+	}
 	for i := range 3 {
 		name, err := nameOn(c, c.Servers[i])
 		if err != nil {
@@ -64,18 +72,25 @@ func (s *clusterSite) addrs() map[string]string { return straight(s.Addrs()) }
 
 func (s *clusterSite) keys() []string { return s.names }
 
-func (s *clusterSite) master(key string) *redis.Client {
+func (s *clusterSite) master(key string) node {
 	for i, name := range s.names {
 		if name == key {
 			return s.pairs[i].master()
 		}
 	}
-	return nil
+	return node{}
 }
 
-func (s *clusterSite) masters() (all []*redis.Client) {
+func (s *clusterSite) masters() (all []node) {
 	for _, p := range s.pairs {
 		all = append(all, p.master())
+	}
+	return all
+}
+
+func (s *clusterSite) nodes() (all []node) {
+	for _, p := range s.pairs {
+		all = append(all, p.nodes()...)
 	}
 	return all
 }

@@ -41,7 +41,9 @@ type episode struct {
 	log          *history.Log
 	proxies      [slots]proxies
 
-	power sync.Mutex // held while Redis is stopped or restarted
+	power    sync.Mutex // held while Redis is stopped or restarted
+	rotation sync.Mutex // held while the workers' password changes
+	password string     // the file with that
 
 	mu       sync.Mutex
 	rng      *rand.Rand
@@ -66,6 +68,10 @@ type outcome struct {
 // everything, and waits until all have finished.
 func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	if e.log, err = history.Create(filepath.Join(e.dir, "controller.log"), "controller"); err != nil {
+		return out, err
+	}
+	e.password = filepath.Join(e.dir, "password")
+	if err := e.publish(firstPassword); err != nil {
 		return out, err
 	}
 	if e.site, err = e.startSite(); err != nil {
@@ -101,7 +107,7 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	e.ending = true
 	e.mu.Unlock()
 	for _, p := range e.proxies {
-		p.set(weather{})
+		p.heal()
 	}
 	for _, w := range e.current() {
 		_, _ = w.stdin.Write([]byte("healed\n")) // or it is gone

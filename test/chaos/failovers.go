@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -17,30 +18,25 @@ type failingOver interface {
 	kill(*episode)
 }
 
-// failovers are what befalls sites of several servers.
-func failovers() (all []fault) {
+// failovers are what befalls sites of several servers, also amid other faults. A server
+// that stands still cannot take part in one.
+func failovers(others []fault) []fault {
+	others = slices.DeleteFunc(slices.Clone(others), func(f fault) bool { return f.still })
 	handOver := func(e *episode) { e.site.(failingOver).handOver(e) }
-	kill := func(e *episode) { e.site.(failingOver).kill(e) }
 	amid := func(e *episode) {
-		one := []func(*episode){
-			latency, loseReplies, reset, stopProcess,
-			func(e *episode) { e.hole(true, true) },
-			func(e *episode) { e.kill("holder") },
-			func(e *episode) { e.kill("head") },
-		}[e.below(7)]
 		var both sync.WaitGroup
-		both.Go(func() { one(e) })
+		both.Go(func() {
+			others[e.below(int64(len(others)))].inject(e)
+		})
 		handOver(e)
 		both.Wait()
 	}
-	for _, on := range []struct{ kind, name string }{{address, "one address"}, {sentinel, "Sentinel"}, {cluster, "Cluster"}} {
-		all = append(all,
-			fault{name: on.name + ": planned failover", on: on.kind, inject: handOver},
-			fault{name: on.name + ": planned failover amid other faults", on: on.kind, inject: amid},
-			fault{name: on.name + ": kill -9 of the master", on: on.kind, second: check.SecondClass{Failover: true}, inject: kill},
-		)
+	return []fault{
+		{name: "planned failover", replaces: true, inject: handOver},
+		{name: "planned failover amid other faults", replaces: true, inject: amid},
+		{name: "kill -9 of the master", replaces: true, second: check.SecondClass{Failover: true},
+			inject: func(e *episode) { e.site.(failingOver).kill(e) }},
 	}
-	return append(all, fault{name: "quorum: faults of one node", on: quorum, inject: func(e *episode) { e.site.(*quorumSite).hurt(e) }})
 }
 
 // must complains of what should have worked.

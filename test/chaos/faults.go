@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,50 +21,85 @@ type fault struct {
 	// The rest of the promises stands.
 	second       check.SecondClass
 	on           string // which kind of site; default: single
+	replaces     bool   // masters, as soon as they seem to be gone
+	still        bool   // a server answers nobody meanwhile
 	crash        bool   // the workers kill themselves at a step of their conversation with Redis
 	movableClock bool
 	inject       func(*episode)
 }
 
-// faults of the first class come first: every promise has to hold.
-func faults() []fault {
-	first := []fault{
+// kinds are those of sites, and how the names of faults on them begin.
+var kinds = []struct{ kind, prefix string }{
+	{single, ""}, {address, "one address: "}, {sentinel, "Sentinel: "}, {cluster, "Cluster: "}, {quorum, "quorum: "},
+}
+
+// faults returns all that there are. Those marked with a class come last on each kind
+// of site; with all others every promise has to hold.
+func faults() (all []fault) {
+	idle := func(*episode) { time.Sleep(100 * time.Millisecond) }
+	// What can go wrong anywhere.
+	anywhere := []fault{
+		{name: "stop a process for longer than a TTL", inject: stopProcess},
+		{name: "latency", inject: latency},
+		{name: "black hole", inject: func(e *episode) { e.hole(true, true) }},
+		{name: "connections reset", inject: reset},
+		{name: "half-open connections", inject: halfOpen},
+		{name: "executed, then cut", inject: loseReplies},
+	}
+	for _, f := range ofServers {
+		anywhere = append(anywhere, fault{name: f.name, still: f.still, inject: f.onAll})
+	}
+	// What is the same everywhere: on one server each is a fault of its own, on other
+	// sites they happen amid others.
+	besides := []fault{
 		{name: "kill -9 of the holder", inject: func(e *episode) { e.kill("holder") }},
 		{name: "kill -9 of the head of the line", inject: func(e *episode) { e.kill("head") }},
 		{name: "kill -9 of a waiter", inject: func(e *episode) { e.kill("waiter") }},
-		{name: "stop a process for longer than a TTL", inject: stopProcess},
-		{name: "CLIENT KILL pubsub", inject: func(e *episode) { e.killConnections("pubsub") }},
-		{name: "CLIENT KILL normal", inject: func(e *episode) { e.killConnections("normal") }},
-		{name: "latency", inject: latency},
-		{name: "black hole", inject: func(e *episode) { e.hole(true, true) }},
 		{name: "requests get lost", inject: func(e *episode) { e.hole(true, false) }},
 		{name: "replies get lost", inject: func(e *episode) { e.hole(false, true) }},
-		{name: "connections reset", inject: reset},
-		{name: "executed, then cut", inject: loseReplies},
-		{name: "DEBUG SLEEP", inject: debugSleep},
-		{name: "Redis stopped (SIGSTOP)", inject: freeze},
-		{name: "notifications switched off", inject: silence},
-		{name: "SCRIPT FLUSH", inject: scriptFlush},
-		{name: "kill -9 of Redis, restart with AOF", inject: func(e *episode) { e.restart(true) }},
 		{name: "a foreign locker", inject: foreign},
 	}
-	all := append([]fault{{name: "none", inject: func(*episode) { time.Sleep(100 * time.Millisecond) }}}, first...)
-	all = append(all,
-		fault{name: "kill -9 of oneself at any step", crash: true, inject: func(*episode) { time.Sleep(100 * time.Millisecond) }},
-		fault{name: "all of these, two at a time", inject: func(e *episode) {
+	for _, f := range ofServersBesides {
+		besides = append(besides, fault{name: f.name, still: f.still, inject: f.onAll})
+	}
+	for _, on := range kinds {
+		var own []fault
+		mixed := append(slices.Clone(anywhere), besides...)
+		if on.kind == single {
+			mixed = append(mixed, fault{name: "kill -9 of Redis, restart with AOF", inject: func(e *episode) { e.restart(true) }})
+			own = append(own, fault{name: "none", inject: idle})
+			own = append(own, mixed...)
+			own = append(own, fault{name: "kill -9 of oneself at any step", crash: true, inject: idle})
+		} else {
+			own = slices.Clone(anywhere)
+		}
+		own = append(own, fault{name: "all of these, two at a time", inject: func(e *episode) {
 			var both sync.WaitGroup
 			for range 2 {
-				one := first[e.below(int64(len(first)))]
+				one := mixed[e.below(int64(len(mixed)))]
 				both.Go(func() { one.inject(e) })
 			}
 			both.Wait()
-		}},
-		fault{name: "FLUSHALL", second: check.SecondClass{Flush: true}, inject: flush},
-		fault{name: "kill -9 of Redis, restart empty", second: check.SecondClass{Restart: true}, inject: func(e *episode) { e.restart(false) }},
-		fault{name: "eviction", second: check.SecondClass{Eviction: true}, inject: evict},
-		fault{name: "the server's clock jumps", second: check.SecondClass{ClockJump: true}, movableClock: true, inject: moveClock},
-	)
-	return append(all, failovers()...)
+		}})
+		switch on.kind {
+		case single:
+			own = append(own,
+				fault{name: "FLUSHALL", second: check.SecondClass{Flush: true}, inject: flush},
+				fault{name: "kill -9 of Redis, restart empty", second: check.SecondClass{Restart: true}, inject: func(e *episode) { e.restart(false) }},
+				fault{name: "eviction", second: check.SecondClass{Eviction: true}, inject: evict},
+				fault{name: "the server's clock jumps", second: check.SecondClass{ClockJump: true}, movableClock: true, inject: moveClock},
+			)
+		case quorum:
+			own = append(own, fault{name: "faults of one node", inject: func(e *episode) { e.site.(*quorumSite).hurt(e) }})
+		default:
+			own = append(own, failovers(mixed)...)
+		}
+		for _, f := range own {
+			f.name, f.on = on.prefix+f.name, on.kind
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // nobody is the target of a fault that touches no connection.
@@ -88,7 +124,7 @@ func (e *episode) key() string {
 func (e *episode) victim(role string) *process {
 	ctx := context.Background()
 	key := e.key()
-	master := e.site.master(key)
+	master := e.site.master(key).admin
 	if role == "holder" {
 		return e.owner(master.Get(ctx, key).Val())
 	}
@@ -128,11 +164,6 @@ func stopProcess(e *episode) {
 	e.log.Add(history.Event{Process: p.name, Kind: history.Resumed})
 }
 
-func (e *episode) killConnections(kind string) {
-	e.count("CLIENT KILL "+kind, "")
-	e.server.admin.ClientKillByFilter(context.Background(), "TYPE", kind, "SKIPME", "yes")
-}
-
 // through changes the weather between one worker, or all of them, and Redis for a
 // while.
 func (e *episode) through(name string, w weather, while time.Duration) {
@@ -163,36 +194,13 @@ func reset(e *episode) {
 	e.proxies[slot].reset()
 }
 
-func debugSleep(e *episode) {
-	e.count("DEBUG SLEEP", "")
-	e.log.Add(history.Event{Process: "redis", Kind: history.Stopped})
-	e.server.admin.Do(context.Background(), "debug", "sleep", (e.upTo(maxTTL*3/2) + 50*time.Millisecond).Seconds())
-	e.log.Add(history.Event{Process: "redis", Kind: history.Resumed})
-}
-
-func freeze(e *episode) {
-	e.power.Lock()
-	defer e.power.Unlock()
-	e.count("SIGSTOP of Redis", "")
-	e.log.Add(history.Event{Process: "redis", Kind: history.Stopped})
-	if err := e.server.Freeze(); err != nil {
-		e.complain("%v", err)
+// halfOpen has connections go silent, as after a router forgot them. New ones are served.
+func halfOpen(e *episode) {
+	slot := e.below(slots)
+	e.count("half-open connections", fmt.Sprintf("w%d.", slot))
+	for _, p := range e.proxies[slot] {
+		p.forget()
 	}
-	time.Sleep(50*time.Millisecond + e.upTo(maxTTL*3/2))
-	if err := e.server.Thaw(); err != nil {
-		e.complain("%v", err)
-	}
-	e.log.Add(history.Event{Process: "redis", Kind: history.Resumed})
-}
-
-func silence(e *episode) {
-	e.count("notifications off", nobody)
-	e.server.admin.ConfigSet(context.Background(), "notify-keyspace-events", foreignFlags)
-}
-
-func scriptFlush(e *episode) {
-	e.count("SCRIPT FLUSH", nobody)
-	e.server.admin.ScriptFlush(context.Background())
 }
 
 func flush(e *episode) {
@@ -222,13 +230,14 @@ func (e *episode) restart(remember bool) {
 // library.
 func foreign(e *episode) {
 	ctx, key := context.Background(), e.key()
+	admin := e.site.master(key).admin
 	value := fmt.Sprintf("foreign:%d", e.below(1<<62))
 	for range 200 {
-		if e.server.admin.SetNX(ctx, key, value, minTTL+e.upTo(maxTTL-minTTL)).Val() {
+		if admin.SetNX(ctx, key, value, minTTL+e.upTo(maxTTL-minTTL)).Val() {
 			e.count("foreign lock", nobody)
 			time.Sleep(e.upTo(100 * time.Millisecond))
 			if e.below(5) > 0 {
-				e.server.admin.Eval(ctx, "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end", []string{key}, value)
+				admin.Eval(ctx, "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end", []string{key}, value)
 			}
 			return
 		}

@@ -39,6 +39,7 @@ func main() {
 	var (
 		seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of all random choices")
 		total  = flag.Duration("for", 4*time.Minute, "about how long the run takes in all")
+		share  = flag.String("share", "1/1", "k/n: of these faults only each n-th, beginning with the k-th")
 		only   = flag.String("fault", ".", "regular expression of the faults to inject")
 		report = flag.String("report", "", "page to write the table into, between its marks, if nothing was found")
 		keep   = flag.String("keep", "", "folder for the logs of all episodes; empty: only those of failures are kept")
@@ -49,17 +50,18 @@ func main() {
 	if err != nil {
 		exit(err)
 	}
-	var chosen []fault
-	for _, f := range faults() {
-		if pattern.MatchString(f.name) {
-			chosen = append(chosen, f)
-		}
-	}
+	chosen := slices.DeleteFunc(faults(), func(f fault) bool { return !pattern.MatchString(f.name) })
 	if len(chosen) == 0 {
 		exit(fmt.Errorf("no fault is called like %q", *only))
 	}
-	root := *keep
-	if root == "" {
+	if chosen, err = shareOf(chosen, *share); err != nil {
+		exit(err)
+	}
+	root, err := filepath.Abs(*keep)
+	if err != nil {
+		exit(err)
+	}
+	if *keep == "" {
 		if root, err = os.MkdirTemp("", "chaos-"); err != nil {
 			exit(err)
 		}
@@ -91,6 +93,19 @@ func main() {
 	if failures > 0 {
 		os.Exit(1)
 	}
+}
+
+// shareOf returns the faults of the share k/n. The shares together have all, and each has
+// some of every kind of site.
+func shareOf(all []fault, share string) (chosen []fault, err error) {
+	var k, n int
+	if _, err := fmt.Sscanf(share, "%d/%d", &k, &n); err != nil || k < 1 || k > n {
+		return nil, fmt.Errorf("a share is k/n, with k from 1 to n: %q", share)
+	}
+	for i := k - 1; i < len(all); i += n {
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
 }
 
 const (

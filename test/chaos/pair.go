@@ -65,10 +65,14 @@ func newPair(dir string, master, replica *redisserver.Server, tag string) (*pair
 	return p, nil
 }
 
-func (p *pair) master() *redis.Client {
+func (p *pair) master() node {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.admins[p.at]
+	return p.nodes()[p.at]
+}
+
+func (p *pair) nodes() []node {
+	return []node{{p.servers[0], p.admins[0]}, {p.servers[1], p.admins[1]}}
 }
 
 func (p *pair) marks() {
@@ -289,9 +293,9 @@ func (p *pair) copy(i int) (string, error) {
 // A pairSite is a site that is one pair.
 type pairSite struct{ *pair }
 
-func (s pairSite) keys() []string              { return keys }
-func (s pairSite) master(string) *redis.Client { return s.pair.master() }
-func (s pairSite) masters() []*redis.Client    { return []*redis.Client{s.pair.master()} }
+func (s pairSite) keys() []string     { return keys }
+func (s pairSite) master(string) node { return s.pair.master() }
+func (s pairSite) masters() []node    { return []node{s.pair.master()} }
 
 func (s pairSite) end() ([]record, error) {
 	r, err := s.pair.end()

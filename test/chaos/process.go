@@ -49,7 +49,7 @@ func (e *episode) startWorker(slot int) error {
 	name := fmt.Sprintf("w%d.%d", slot, e.started)
 	load := workload{
 		Name: name, Seed: e.rng.Uint64(), Log: filepath.Join(e.dir, name+".log"),
-		Reach: e.site.reach(), Via: e.proxies[slot].addrs(), Resource: e.resourceAddr,
+		Reach: e.site.reach(), Via: e.proxies[slot].addrs(), Resource: e.resourceAddr, Password: e.password,
 		Managers: managers, Callers: callers, Keys: e.site.keys(), MinTTL: minTTL, MaxTTL: maxTTL,
 	}
 	if e.fault.crash {

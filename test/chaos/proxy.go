@@ -70,6 +70,12 @@ func forAWhile[P interface{ set(weather) }](hit []P, w weather, while time.Durat
 	}
 }
 
+func (all proxies) heal() {
+	for _, p := range all {
+		p.heal()
+	}
+}
+
 func (all proxies) reset() {
 	for _, p := range all {
 		p.reset()
@@ -93,11 +99,12 @@ type weather struct {
 
 // A pipe is one direction of one connection.
 type pipe struct {
-	from, to *net.TCPConn
-	replies  bool
-	parcels  chan parcel
-	held     []parcel // sent while the network dropped everything
-	dead     bool     // something was dropped: nothing may follow
+	from, to  *net.TCPConn
+	replies   bool
+	parcels   chan parcel
+	held      []parcel // sent while the network dropped everything
+	dead      bool     // something was dropped: nothing may follow
+	forgotten bool     // by forget
 }
 
 type parcel struct {
@@ -149,8 +156,33 @@ func (p *proxy) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for one := range p.pipes {
-		_ = one.from.SetLinger(0)
-		one.from.Close()
+		one.cut()
+	}
+}
+
+func (one *pipe) cut() {
+	_ = one.from.SetLinger(0)
+	one.from.Close()
+}
+
+// forget has all connections go silent, in both directions, and stay open.
+func (p *proxy) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for one := range p.pipes {
+		one.dead, one.forgotten = true, true
+	}
+}
+
+// heal makes the weather fair, and breaks the connections that were forgotten.
+func (p *proxy) heal() {
+	p.set(weather{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for one := range p.pipes {
+		if one.forgotten {
+			one.cut()
+		}
 	}
 }
 

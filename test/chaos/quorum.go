@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,9 +38,16 @@ func (s *quorumSite) reach() (r reach) {
 
 func (s *quorumSite) addrs() map[string]string { return straight(s.reach().Addrs) }
 
-func (s *quorumSite) keys() []string              { return keys }
-func (s *quorumSite) master(string) *redis.Client { return s.admins[0] }
-func (s *quorumSite) masters() []*redis.Client    { return s.admins }
+func (s *quorumSite) keys() []string     { return keys }
+func (s *quorumSite) master(string) node { return s.nodes()[0] }
+func (s *quorumSite) masters() []node    { return s.nodes() }
+
+func (s *quorumSite) nodes() (all []node) {
+	for i, server := range s.servers {
+		all = append(all, node{server, s.admins[i]})
+	}
+	return all
+}
 
 // end: what holds is what most of them say, which no one file has. So only what the
 // callers saw is checked.
@@ -59,25 +67,27 @@ func (s *quorumSite) close() {
 
 // hurt does something to one of the servers; the others are the majority.
 func (s *quorumSite) hurt(e *episode) {
-	i := e.below(int64(len(s.servers)))
-	server := s.servers[i]
-	switch e.below(4) {
+	hit := e.one(s.nodes())
+	others := append(slices.Clone(ofServers), ofServersBesides...)
+	switch n := e.below(int64(4 + len(others))); n {
 	case 0:
 		e.count("kill -9 of a node", "")
-		server.Kill()
+		hit.Kill()
 		time.Sleep(e.upTo(500 * time.Millisecond))
-		e.must(server.Run())
+		e.must(hit.Run())
 	case 1:
-		e.count("SIGSTOP of a node", "")
-		e.must(server.Freeze())
-		time.Sleep(e.upTo(2 * maxTTL))
-		e.must(server.Thaw())
-	case 2:
 		e.count("black hole before a node", "")
-		e.weatherBefore(server.Addr, weather{dropRequests: e.below(2) == 0, dropReplies: true}, e.upTo(2*maxTTL))
-	case 3:
+		e.weatherBefore(hit.Addr, weather{dropRequests: e.below(2) == 0, dropReplies: true}, e.upTo(2*maxTTL))
+	case 2:
 		e.count("latency of a node", "")
-		e.weatherBefore(server.Addr, weather{delay: e.upTo(50 * time.Millisecond), jitter: 1 + e.upTo(50*time.Millisecond)}, e.upTo(time.Second))
+		e.weatherBefore(hit.Addr, weather{delay: e.upTo(50 * time.Millisecond), jitter: 1 + e.upTo(50*time.Millisecond)}, e.upTo(time.Second))
+	case 3:
+		e.count("half-open connections to a node", "")
+		for _, proxies := range e.proxies {
+			proxies[hit.Addr].forget()
+		}
+	default:
+		others[n-4].inject(e, []node{hit})
 	}
 }
 

@@ -16,13 +16,23 @@ type sentinelSite struct {
 	sentinel *redis.Client // the controller's, of one of them
 }
 
-func startSentinel(dir string) (site, error) {
+// startSentinel: masters are replaced when they seem to be gone, or only if they are told
+// to.
+func startSentinel(dir string, replaces bool) (site, error) {
 	// Nothing but what clients write goes to the replica: a master that is to be
 	// replaced waits until it has got all.
-	args := append(recording(), "--repl-ping-replica-period", "3600")
+	args := append(recording(dir), "--repl-ping-replica-period", "3600")
 	s, err := redisserver.StartSentinels(redisserver.Options{Dir: dir, Args: args}, 1, 3)
 	if err != nil {
 		return nil, err
+	}
+	if !replaces {
+		for _, sentinel := range s.Sentinels {
+			if err := configure(sentinel, "sentinel", "set", s.Name, "down-after-milliseconds", patience.Milliseconds()); err != nil {
+				s.Kill()
+				return nil, err
+			}
+		}
 	}
 	p, err := newPair(dir, s.Master, s.Replicas[0], "")
 	if err != nil {

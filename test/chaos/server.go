@@ -32,7 +32,7 @@ type server struct {
 
 func startServer(dir string, movableClock bool) (*server, error) {
 	s := &server{dir: dir}
-	options := redisserver.Options{Args: recording()}
+	options := redisserver.Options{Args: recording(dir)}
 	var err error
 	if movableClock {
 		if options.Env, err = s.buildClock(); err != nil {

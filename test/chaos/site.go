@@ -26,11 +26,14 @@ type site interface {
 	// keys are those that the workers lock.
 	keys() []string
 
-	// master is the client of the server that has the key now.
-	master(key string) *redis.Client
+	// master is the server that has the key now.
+	master(key string) node
 
-	// masters are those of all servers that have any.
-	masters() []*redis.Client
+	// masters are all servers that have any.
+	masters() []node
+
+	// nodes are these, and their replicas.
+	nodes() []node
 
 	// end ends the servers, and returns what they have recorded.
 	end() ([]record, error)
@@ -54,13 +57,16 @@ const (
 )
 
 func (e *episode) startSite() (site, error) {
+	if err := os.WriteFile(filepath.Join(e.dir, "users.acl"), []byte(users), 0o600); err != nil {
+		return nil, err
+	}
 	switch e.fault.on {
 	case address:
 		return startAddress(e.dir)
 	case sentinel:
-		return startSentinel(e.dir)
+		return startSentinel(e.dir, e.fault.replaces)
 	case cluster:
-		return startCluster(e.dir)
+		return startCluster(e.dir, e.fault.replaces)
 	case quorum:
 		return startQuorum(e.dir)
 	}
@@ -78,12 +84,12 @@ type record struct {
 func (e *episode) leftover() (left []check.Leftover, err error) {
 	ctx := context.Background()
 	for _, master := range e.site.masters() {
-		names, err := master.Keys(ctx, "*").Result()
+		names, err := master.admin.Keys(ctx, "*").Result()
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range names {
-			ttl, err := master.PTTL(ctx, name).Result()
+			ttl, err := master.admin.PTTL(ctx, name).Result()
 			if err != nil {
 				return nil, err
 			}
@@ -96,7 +102,7 @@ func (e *episode) leftover() (left []check.Leftover, err error) {
 // checkFlags complains where notifications that others had switched on are gone.
 func (e *episode) checkFlags() {
 	for _, master := range e.site.masters() {
-		flags := master.ConfigGet(context.Background(), "notify-keyspace-events").Val()["notify-keyspace-events"]
+		flags := master.admin.ConfigGet(context.Background(), "notify-keyspace-events").Val()["notify-keyspace-events"]
 		for _, flag := range foreignFlags {
 			if !strings.ContainsRune(flags, flag) {
 				e.complain("notifications that others had switched on are gone: %q", flags)
@@ -108,11 +114,12 @@ func (e *episode) checkFlags() {
 
 // A single server is a site.
 
-func (s *server) reach() reach                { return reach{single, []string{s.Addr}} }
-func (s *server) addrs() map[string]string    { return straight([]string{s.Addr}) }
-func (s *server) keys() []string              { return keys }
-func (s *server) master(string) *redis.Client { return s.admin }
-func (s *server) masters() []*redis.Client    { return []*redis.Client{s.admin} }
+func (s *server) reach() reach             { return reach{single, []string{s.Addr}} }
+func (s *server) addrs() map[string]string { return straight([]string{s.Addr}) }
+func (s *server) keys() []string           { return keys }
+func (s *server) master(string) node       { return node{s.Server, s.admin} }
+func (s *server) masters() []node          { return []node{s.master("")} }
+func (s *server) nodes() []node            { return s.masters() }
 
 func (s *server) end() ([]record, error) {
 	s.Kill()
@@ -130,7 +137,7 @@ func startRecording(dir string, i int, args ...string) (*redisserver.Server, err
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	return redisserver.Start(redisserver.Options{Dir: folder, Args: append(recording(), args...)})
+	return redisserver.Start(redisserver.Options{Dir: folder, Args: append(recording(dir), args...)})
 }
 
 // hostAndPort are the two parts of a server's address.
@@ -151,9 +158,12 @@ func straight(addrs []string) map[string]string {
 // appendOnly returns where a server in the folder keeps its append-only files.
 func appendOnly(dir string) string { return filepath.Join(dir, "appendonlydir") }
 
-// recording are the arguments of a server whose history is read.
-func recording() []string {
-	return append([]string{"--enable-debug-command", "yes", "--notify-keyspace-events", foreignFlags}, aof.Settings...)
+// recording are the arguments of a server whose history is read, of a site in the
+// folder.
+func recording(dir string) []string {
+	return append([]string{
+		"--enable-debug-command", "yes", "--notify-keyspace-events", foreignFlags, "--aclfile", filepath.Join(dir, "users.acl"),
+	}, aof.Settings...)
 }
 
 // newAdmin returns the controller's own client of a server.
@@ -165,4 +175,11 @@ func newAdmin(addr string) *redis.Client {
 			return nil
 		},
 	})
+}
+
+// configure tells a server, or a sentinel, something.
+func configure(server *redisserver.Server, args ...any) error {
+	admin := newAdmin(server.Addr)
+	defer admin.Close()
+	return admin.Do(context.Background(), args...).Err()
 }

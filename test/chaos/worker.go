@@ -31,6 +31,7 @@ type workload struct {
 	Reach    reach
 	Via      map[string]string // where to connect to, for each address: to the worker's proxies
 	Resource string
+	Password string // file
 	Managers int
 	Callers  int // of each manager
 	Keys     []string
@@ -63,8 +64,9 @@ func runWorker(load workload) error {
 	for m := range load.Managers {
 		rng := rand.New(rand.NewPCG(load.Seed, uint64(m)))
 		own := w.connect(redis.UniversalOptions{
-			Dialer:      w.dial,
-			DialTimeout: time.Second,
+			Dialer:              w.dial,
+			CredentialsProvider: credentials(w.Password),
+			DialTimeout:         time.Second,
 			// Short, so that a hole in the network costs what the run can afford;
 			// the default, so that the library's own limits have to do.
 			ReadTimeout: []time.Duration{300 * time.Millisecond, 3 * time.Second}[rng.IntN(2)],

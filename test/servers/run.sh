@@ -61,11 +61,11 @@ for name; do
 	if [ -n "$quick" ]; then
 		on go test -race -count 1 -run '^TestSuite$' .
 		on go -C test test -race -count 1 ./scripts
-		on go -C test run -race ./chaos -for 30s -seed 1 -fault '^(none|Cluster: planned failover|Sentinel: kill.*|quorum.*)$'
+		on go -C test run -race ./chaos -for 30s -seed 1 -fault '^(none|Cluster: planned failover|Sentinel: kill.*|quorum: faults of one node)$'
 	else
 		on go test -race -count 1 -timeout 30m .
 		on go -C test test -race -count 1 ./scripts ./aof ./check
-		on go -C test run -race ./chaos -for 4m -seed 1
+		on go -C test run -race ./chaos -for 12m -seed 1
 	fi
 done
 if [ ${#failed[@]} -gt 0 ]; then
