@@ -58,6 +58,9 @@ type Hold struct {
 	FromQueue  bool
 	Again      bool // it had ended, and the end was lost: see Rewound
 
+	Lost *Fork // the lost history in which it began; nil: none
+	Cut  *Fork // the last one in which it was prolonged, or ended; nil: none
+
 	End       Kind // Delete, Unlink, Replace, Flush, Restart, Rewind; 0: to the end of the history
 	EndStep   int
 	EndSerial int
@@ -91,6 +94,7 @@ type Log struct {
 	Entries []Entry
 	Keys    map[string]*Key
 	Draws   []Draw // of all keys: one counter serves them all
+	Forks   []*Fork
 
 	spans []span // by step
 }

@@ -3,6 +3,7 @@ package aof
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,8 +21,21 @@ const (
 // What Merge puts into a history.
 const (
 	Forked  = "FORKED"  // what follows, up to Rewound, has been lost
-	Rewound = "REWOUND" // all is again as it was at the last Forked
+	Rewound = "REWOUND" // all is again as it was at the last Forked; with the time, Unix ms, by which the other was over
 )
+
+// A Fork is a history that was lost. It may have gone on while the one that was kept did:
+// two servers took themselves for the master.
+type Fork struct {
+	Forked, Rewound int // steps
+}
+
+// A Lost is the whole history of a master that was replaced before the one in its place
+// had received all.
+type Lost struct {
+	Entries []Entry
+	Over    int64 // when it was no master any more, at the latest: Unix time, ms; 0: unknown
+}
 
 // ReadFollowed reads the history of a server that came to follow another one: each
 // of the folders is a copy of the one that the next server followed from some time
@@ -63,22 +77,23 @@ func isMark(e Entry) bool { return len(e.Args) > 1 && isMarkKey(e.Args[1]) }
 func isMarkKey(name string) bool { return name == MarkKey || strings.HasPrefix(name, MarkKey+":") }
 
 // Merge puts what was lost into the history of what was not: all that a master had
-// written when it died, and the replica that took its place had not received. Of each
-// master that died it wants the whole history, in the order of their deaths. It
-// returns how many entries were lost.
-func Merge(kept []Entry, dead ...[]Entry) (all []Entry, lost int) {
+// written until it died, or was none any more, and the replica that took its place had not
+// received. Of these masters it wants the histories in the order in which they were
+// replaced. It returns how many entries were lost.
+func Merge(kept []Entry, dead ...Lost) (all []Entry, lost int) {
 	from := 0
 	for _, one := range dead {
 		common := 0
-		for common < min(len(kept), len(one)) && slices.Equal(kept[common].Args, one[common].Args) {
+		for common < min(len(kept), len(one.Entries)) && slices.Equal(kept[common].Args, one.Entries[common].Args) {
 			common++
 		}
-		tail := one[common:]
+		tail := one.Entries[common:]
 		if len(tail) == 0 {
 			continue
 		}
 		lost += len(tail)
-		all = join(all, kept[from:common], []Entry{{Args: []string{Forked}}}, tail, []Entry{{Args: []string{Rewound}}})
+		over := Entry{Args: []string{Rewound, strconv.FormatInt(one.Over, 10)}}
+		all = join(all, kept[from:common], []Entry{{Args: []string{Forked}}}, tail, []Entry{over})
 		from = common
 	}
 	return join(all, kept[from:]), lost
@@ -107,6 +122,9 @@ type past struct {
 }
 
 func (r *replayer) forked() {
+	r.fork = &Fork{Forked: r.step}
+	r.log.Forks = append(r.log.Forks, r.fork)
+	r.times.last.forked = true
 	r.past = past{queues: make(map[string]*queue), held: make(map[string]*Hold), last: make(map[string]int64), fence: r.fence}
 	for lock, q := range r.queues {
 		r.past.queues[lock] = q.clone()
@@ -116,7 +134,13 @@ func (r *replayer) forked() {
 	}
 }
 
-func (r *replayer) rewound() {
+func (r *replayer) rewound(args []string) {
+	fork := r.fork
+	fork.Rewound, r.fork = r.step, nil
+	r.times.last.rewound = true
+	if len(args) == 1 {
+		r.times.last.over, _ = parseInt(args[0])
+	}
 	r.queues, r.fence = r.past.queues, r.past.fence
 	for lock, key := range r.log.Keys {
 		was, is := r.past.held[lock], r.held[lock]
@@ -127,9 +151,11 @@ func (r *replayer) rewound() {
 			r.end(lock, Rewind)
 		case was == is && is != nil && is.Last() != r.past.last[lock]:
 			is.Deadlines = append(is.Deadlines, Deadline{r.step, r.past.last[lock]})
+			is.Cut = fork
 		}
 		r.add(lock, f)
 		if was != is && was != nil {
+			was.Cut = fork
 			again := &Hold{
 				Key: lock, Value: was.Value, Step: r.step, Serial: r.entry.Serial, FromQueue: was.FromQueue, Again: true,
 				Deadlines: []Deadline{{r.step, r.past.last[lock]}},

@@ -53,13 +53,13 @@ func TestHistoryOfServersThatTakeEachOthersPlace(t *testing.T) {
 func TestWhatWasLostIsMerged(t *testing.T) {
 	kept := entriesOf("SET a 1", "SET b 1", "SET c 2", "SET d 1", "SET e 2")
 	all, lost := Merge(kept,
-		entriesOf("SET a 1", "SET b 1", "SET c 1", "SET x 1"),
-		entriesOf("SET a 1", "SET b 1", "SET c 2", "SET d 1"), // nothing
-		entriesOf("SET a 1", "SET b 1", "SET c 2", "SET d 1", "SET e 1"),
+		Lost{Entries: entriesOf("SET a 1", "SET b 1", "SET c 1", "SET x 1"), Over: 10},
+		Lost{Entries: entriesOf("SET a 1", "SET b 1", "SET c 2", "SET d 1"), Over: 20}, // nothing
+		Lost{Entries: entriesOf("SET a 1", "SET b 1", "SET c 2", "SET d 1", "SET e 1"), Over: 30},
 	)
 	require.Equal(t, 3, lost)
 	require.Equal(t, []string{
-		"SET a 1", "SET b 1", "FORKED", "SET c 1", "SET x 1", "REWOUND", "SET c 2", "SET d 1", "FORKED", "SET e 1", "REWOUND", "SET e 2",
+		"SET a 1", "SET b 1", "FORKED", "SET c 1", "SET x 1", "REWOUND 10", "SET c 2", "SET d 1", "FORKED", "SET e 1", "REWOUND 30", "SET e 2",
 	}, plain(all))
 	for i, e := range all {
 		require.Equal(t, i+1, e.Serial)
@@ -127,4 +127,34 @@ func TestMarksTellTheTime(t *testing.T) {
 	log := Replay(entriesOf("SET redislock:mark 1 PXAT 70000", "DEL k", "SET redislock:mark 2 PXAT 70020"), nil)
 	earliest, latest := log.Span(2)
 	require.Equal(t, [2]int64{10000, 10020}, [2]int64{earliest, latest})
+}
+
+// Two servers that took themselves for the master did so at the same time.
+func TestALostHistoryHasTimesOfItsOwn(t *testing.T) {
+	log := Replay(entriesOf(
+		"SET redislock:mark 1 PXAT 70000", // at 10000
+		"SET k a PXAT 20000",
+		"FORKED",
+		"SET redislock:mark 2 PXAT 75000", // at 15000
+		"PEXPIREAT k 25000",
+		"SET l x PXAT 25000",
+		"REWOUND 16000",
+		"SET redislock:mark 3 PXAT 71000", // at 11000
+		"SET l y PXAT 30000",
+		"SET redislock:mark 4 PXAT 77000", // at 17000
+	), nil)
+	spans := func(steps ...int) (all [][2]int64) {
+		for _, step := range steps {
+			earliest, latest := log.Span(step)
+			all = append(all, [2]int64{earliest, latest})
+		}
+		return all
+	}
+	require.Equal(t, [][2]int64{{10000, 11000}, {10000, 11000}, {15000, 16000}, {15000, 16000}, {11000, 17000}}, spans(2, 3, 6, 7, 9))
+	require.Equal(t, []*Fork{{Forked: 3, Rewound: 7}}, log.Forks)
+	k, l := log.Keys["k"].Holds, log.Keys["l"].Holds
+	require.Len(t, k, 1)
+	require.Equal(t, log.Forks[0], k[0].Cut)
+	require.Nil(t, k[0].Lost)
+	require.Equal(t, []*Fork{log.Forks[0], nil}, []*Fork{l[0].Lost, l[1].Lost})
 }

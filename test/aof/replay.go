@@ -34,6 +34,7 @@ type replayer struct {
 	held   map[string]*Hold  // by lock key: what it holds now
 	fence  int64
 	past   past
+	fork   *Fork // the lost history that is being replayed, or nil
 	ttl    func(string) (int64, bool)
 	times  times
 
@@ -55,7 +56,7 @@ func (r *replayer) apply(e Entry) {
 		r.forked()
 		return
 	case Rewound:
-		r.rewound()
+		r.rewound(args)
 		return
 	case "PUBLISH", "SCRIPT", "FUNCTION":
 		return
@@ -154,7 +155,7 @@ func (r *replayer) set(lock string, args []string) {
 	r.add(lock, f)
 	hold := &Hold{
 		Key: lock, Value: f.Value, Step: r.step, Serial: r.entry.Serial, FromQueue: f.FromQueue,
-		Deadlines: []Deadline{{r.step, f.Deadline}},
+		Deadlines: []Deadline{{r.step, f.Deadline}}, Lost: r.fork,
 	}
 	r.held[lock] = hold
 	r.log.Keys[lock].Holds = append(r.log.Keys[lock].Holds, hold)

@@ -29,6 +29,9 @@ type moment struct {
 	second int64 // of the annotation, in ms; 0: unknown
 	exact  int64 // ms; 0: unknown
 	raise  int64 // the fence was raised to this time in ms
+
+	forked, rewound bool  // see Forked and Rewound
+	over            int64 // of Rewound, in ms; 0: unknown
 }
 
 // entry takes in that an entry comes next.
@@ -73,13 +76,30 @@ func (t *times) settle() []span {
 			next = m.second + 999
 		}
 	}
-	earliest := int64(0)
+	// A history that was lost, and the one that was kept, both begin with what comes before
+	// the fork, and know nothing of each other.
+	earliest, forked := int64(0), int64(0)
 	for i := range spans {
 		earliest = max(earliest, spans[i].earliest)
 		spans[i].earliest = earliest
+		switch m := t.steps[i]; {
+		case m.forked:
+			forked = earliest
+		case m.rewound:
+			earliest = forked
+		}
 	}
-	latest := int64(never)
+	latest, kept := int64(never), int64(never)
 	for i := len(spans) - 1; i >= 0; i-- {
+		switch m := t.steps[i]; {
+		case m.rewound:
+			kept, latest = latest, never
+			if m.over > 0 {
+				latest = m.over
+			}
+		case m.forked:
+			latest = min(latest, kept)
+		}
 		latest = min(latest, spans[i].latest)
 		spans[i].latest = latest
 	}

@@ -69,13 +69,27 @@ func (s addressSite) handOver(e *episode) {
 
 func (s addressSite) kill(e *episode) {
 	e.count("kill -9 of the master", "")
-	e.must(s.pair.kill(func(heir int) error {
+	e.must(s.pair.kill(s.promote(e)))
+	e.work()
+}
+
+// promote makes the replica the master. Those who are connected to the old one stay.
+func (s addressSite) promote(e *episode) func(heir int) error {
+	return func(heir int) error {
 		time.Sleep(e.upTo(500 * time.Millisecond))
 		if err := s.admins[heir].ReplicaOf(context.Background(), "no", "one").Err(); err != nil {
 			return err
 		}
 		e.leadTo(s.servers[heir].Addr, false)
 		return nil
+	}
+}
+
+func (s addressSite) outlive(e *episode, stands bool) {
+	e.must(s.pair.outlive(stands, s.promote(e), func(heir int) error {
+		time.Sleep(e.upTo(2 * maxTTL))
+		host, port := hostAndPort(s.servers[heir])
+		return s.admins[1-heir].ReplicaOf(context.Background(), host, port).Err()
 	}))
 	e.work()
 }

@@ -133,3 +133,16 @@ func (s *clusterSite) kill(e *episode) {
 	e.must(s.pairs[e.below(3)].kill(func(int) error { return nil }))
 	e.work()
 }
+
+func (s *clusterSite) outlive(e *episode, stands bool) {
+	p := s.pairs[e.below(3)]
+	e.must(p.outlive(stands, func(heir int) error {
+		if stands {
+			return nil
+		}
+		return p.until("the replica takes over", func(ctx context.Context) error {
+			return p.admins[heir].Do(ctx, "cluster", "failover", "takeover").Err()
+		})
+	}, func(int) error { return nil }))
+	e.work()
+}

@@ -16,7 +16,11 @@ func (e *episode) work() { time.Sleep(200*time.Millisecond + e.upTo(time.Second)
 type failingOver interface {
 	handOver(*episode) // as planned: nothing is lost
 	kill(*episode)
+	outlive(e *episode, stands bool) // the master lives on, and believes that it is one
 }
+
+// outlived names the faults after which a master that was replaced goes on.
+var outlived = map[bool]string{true: "master stopped until it is replaced", false: "master that does not know that it was replaced"}
 
 // failovers are what befalls sites of several servers, also amid other faults. A server
 // that stands still cannot take part in one.
@@ -31,11 +35,19 @@ func failovers(others []fault) []fault {
 		handOver(e)
 		both.Wait()
 	}
+	outlive := func(stands bool) func(*episode) {
+		return func(e *episode) {
+			e.count(outlived[stands], "")
+			e.site.(failingOver).outlive(e, stands)
+		}
+	}
+	lost := check.SecondClass{Failover: true}
 	return []fault{
 		{name: "planned failover", replaces: true, inject: handOver},
 		{name: "planned failover amid other faults", replaces: true, inject: amid},
-		{name: "kill -9 of the master", replaces: true, second: check.SecondClass{Failover: true},
-			inject: func(e *episode) { e.site.(failingOver).kill(e) }},
+		{name: "kill -9 of the master", replaces: true, second: lost, inject: func(e *episode) { e.site.(failingOver).kill(e) }},
+		{name: outlived[true], replaces: true, second: lost, inject: outlive(true)},
+		{name: outlived[false], replaces: true, second: lost, inject: outlive(false)},
 	}
 }
 

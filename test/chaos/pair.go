@@ -31,16 +31,23 @@ type pair struct {
 
 	mu   sync.Mutex
 	at   int          // which is the master
+	old  *node        // one that was replaced, and may not know; or nil
 	won  [2]time.Time // when each became that
 	mark int64        // the last mark
 
 	base   [2]string   // the file with the data that the server began with
 	before [2][]string // folders with the history before that
-	dead   [][]string  // likewise, with the whole history of each master that died
+	dead   []death     // of each master that was replaced before its replica had all
 
 	copies int
 	stop   chan struct{}
 	done   chan struct{}
+}
+
+// A death is the end of a master as such.
+type death struct {
+	folders []string // with its whole history
+	over    int64    // when it was known to be over: Unix time, ms
 }
 
 // newPair begins to mark the history of a master and a replica that are in step, and
@@ -89,11 +96,14 @@ func (p *pair) marks() {
 
 func (p *pair) setMark() (int64, error) {
 	p.mu.Lock()
-	p.mark++
-	mark, master := p.mark, p.admins[p.at]
+	p.mark += 2
+	mark, master, old := p.mark, p.admins[p.at], p.old
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	if old != nil { // tells the time there, too
+		old.admin.Set(ctx, p.markKey, mark-1, aof.MarkTTL)
+	}
 	return mark, master.Set(ctx, p.markKey, mark, aof.MarkTTL).Err()
 }
 
@@ -109,13 +119,13 @@ func (p *pair) end(keys ...string) (record, error) {
 	if err != nil {
 		return r, err
 	}
-	var dead [][]aof.Entry
-	for _, folders := range p.dead {
-		one, err := aof.ReadFollowed(folders...)
+	var dead []aof.Lost
+	for _, one := range p.dead {
+		entries, err := aof.ReadFollowed(one.folders...)
 		if err != nil {
 			return r, err
 		}
-		dead = append(dead, one)
+		dead = append(dead, aof.Lost{Entries: entries, Over: one.over})
 	}
 	r.entries, r.lost = aof.Merge(kept, dead...)
 	return r, nil
@@ -170,7 +180,7 @@ func (p *pair) kill(promote func(heir int) error) error {
 	if err != nil {
 		return err
 	}
-	p.dead = append(p.dead, append(slices.Clone(p.before[victim]), copied))
+	p.dead = append(p.dead, death{append(slices.Clone(p.before[victim]), copied), time.Now().UnixMilli()})
 	if err := promote(heir); err != nil {
 		return err
 	}
@@ -187,6 +197,82 @@ func (p *pair) kill(promote func(heir int) error) error {
 		return err
 	}
 	return p.follow(victim)
+}
+
+// outlive has the replica take the master's place, which lives on, and does not know of it
+// until it is made a replica: promote and demote see to that, if need be. If the master
+// stands still, it does so until it is replaced. It returns when the old master follows
+// the other.
+func (p *pair) outlive(stands bool, promote, demote func(heir int) error) error {
+	victim, heir := p.at, 1-p.at
+	base, err := aof.Base(appendOnly(p.servers[victim].Dir))
+	if err != nil {
+		return err
+	}
+	// When the old master begins anew it removes the history that it had. What it writes
+	// until then goes into the same file.
+	linked, err := p.link(victim)
+	if err != nil {
+		return err
+	}
+	before := append(slices.Clone(p.before[victim]), linked)
+	if stands {
+		if err := p.servers[victim].Freeze(); err != nil {
+			return err
+		}
+		defer func() { _ = p.servers[victim].Thaw() }()
+	}
+	if err := promote(heir); err != nil {
+		return err
+	}
+	if err := p.until("the replica is the master", func(ctx context.Context) error { return p.is(ctx, heir, "master") }); err != nil {
+		return err
+	}
+	p.turn(heir)
+	if err := p.servers[victim].Thaw(); err != nil {
+		return err
+	}
+	p.outlived(&p.nodes()[victim])
+	if err := demote(heir); err != nil {
+		return err
+	}
+	if err := p.until("the master is a replica", func(ctx context.Context) error { return p.is(ctx, victim, "slave") }); err != nil {
+		return err
+	}
+	over := time.Now().UnixMilli()
+	p.outlived(nil)
+	if err := p.follow(victim); err != nil {
+		return err
+	}
+	now, err := aof.Base(appendOnly(p.servers[victim].Dir))
+	if err == nil && now != base { // else it had written nothing that the other had not
+		p.dead = append(p.dead, death{before, over})
+	}
+	return err
+}
+
+// outlived has marks set on a master that was replaced as well, or no longer.
+func (p *pair) outlived(old *node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.old = old
+}
+
+// link makes a folder with the history of a server as it is and will be, until the server
+// begins anew.
+func (p *pair) link(i int) (string, error) {
+	p.copies++
+	from, to := appendOnly(p.servers[i].Dir), filepath.Join(p.dir, "copy-"+strconv.Itoa(p.copies))
+	files, err := os.ReadDir(from)
+	if err == nil {
+		err = os.MkdirAll(to, 0o755)
+	}
+	for _, file := range files {
+		if err == nil {
+			err = os.Link(filepath.Join(from, file.Name()), filepath.Join(to, file.Name()))
+		}
+	}
+	return to, err
 }
 
 // is returns an error unless a server has the role.

@@ -109,3 +109,15 @@ func (s *sentinelSite) kill(e *episode) {
 	e.must(s.pair.kill(func(int) error { return nil }))
 	e.work()
 }
+
+func (s *sentinelSite) outlive(e *episode, stands bool) {
+	e.must(s.pair.outlive(stands, func(int) error {
+		if stands {
+			return nil
+		}
+		return s.until("the sentinels replace the master", func(ctx context.Context) error {
+			return s.sentinel.Do(ctx, "sentinel", "failover", s.Name).Err()
+		})
+	}, func(int) error { return nil }))
+	e.work()
+}

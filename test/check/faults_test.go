@@ -1,6 +1,8 @@
 package check_test
 
 import (
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -217,4 +219,117 @@ func TestReleaseThatIsLostWithAMaster(t *testing.T) {
 	report := check.Check(in)
 	require.Empty(t, report.Violations)
 	require.NotZero(t, report.Facts("linearizable"))
+}
+
+// twoMasters has a master that was replaced and does not know that prolong and release
+// the lock of first, give it to x, and have late join its line; and the one in its
+// place see the lease of first end, and give the lock to y, all at the same time.
+func twoMasters() (w *world, x, y, late *acquisition) {
+	w = newWorld()
+	first := w.lock("first", "k", "p1", 50, false)
+	forked, fence, until := w.now, w.fence, w.key("k").deadline
+	w.begin()
+	w.entry(aof.Forked)
+	w.extend(first, 200)
+	w.pass(75)
+	w.unlock(first)
+	x = w.lock("x", "k", "p1", 1000, false)
+	late = w.lock("late", "k", "p3", 1000, false)
+	w.pass(50)
+	over := w.now
+	w.begin()
+	w.entry(aof.Rewound, strconv.FormatInt(w.wall(), 10))
+
+	w.now, w.fence = forked, fence
+	*w.key("k") = lockKey{holder: "first", deadline: until}
+	w.pass(60)
+	y = w.lock("y", "k", "p2", 1000, false)
+	w.now = over
+	return w, x, y, late
+}
+
+func TestTwoMastersAtATime(t *testing.T) {
+	w, x, y, late := twoMasters()
+	w.lock("z", "k", "p2", 1000, false) // joins before late, which has an older place
+	w.look(late)
+	w.unlock(x)
+	w.unlock(y)
+	w.unlock(late)
+	w.unlock(w.ops["z"])
+	in := w.input()
+	in.SecondClass = check.SecondClass{Failover: true}
+	report := check.Check(in)
+	require.Empty(t, report.Violations)
+	require.NotZero(t, report.Facts("linearizable"))
+
+	in.SecondClass = check.SecondClass{}
+	verify(t, in, "G1", "belief windows", true)
+}
+
+func TestLockOfAMasterThatWasReplacedMustBeSeenToBeLost(t *testing.T) {
+	w, x, y, _ := twoMasters()
+	w.unlock(x)
+	w.unlock(y)
+	in := w.input()
+	in.SecondClass = check.SecondClass{Failover: true}
+	verify(t, in, "G1", "unseen loss", false)
+	event(in.Events, history.Unlocked, "x").Err = ""
+	verify(t, in, "G1", "unseen loss", true)
+}
+
+// Each of the two is a lock by itself.
+func TestTwoHoldersAtOneOfTwoMasters(t *testing.T) {
+	w, _, y, _ := twoMasters()
+	w.key("k").holder = ""
+	z := w.lock("z", "k", "p2", 1000, false)
+	w.unlock(z)
+	w.unlock(y)
+	in := w.input()
+	in.SecondClass = check.SecondClass{Failover: true}
+	verify(t, in, "G1", "belief windows", true)
+	verify(t, in, "G8", "owners", true)
+}
+
+// What the one has not, the other may have.
+func TestLostByOneOfTwoMasters(t *testing.T) {
+	for _, during := range []bool{true, false} {
+		w, x, y, _ := twoMasters()
+		w.pass(10)
+		w.unlock(x)
+		w.unlock(y)
+		in := w.input()
+		in.SecondClass = check.SecondClass{Failover: true}
+		unlock, unlocked := event(in.Events, history.Unlock, "y"), event(in.Events, history.Unlocked, "y")
+		unlocked.Err, unlocked.Is = "lock not held", "notheld lost"
+		if during {
+			unlock.At = event(in.Events, history.Granted, "y").At + 1000
+			unlocked.At = unlock.At + 1000
+		}
+		in.Entries = in.Entries[:len(in.Entries)-1] // its release
+		verify(t, in, "G8", "loss is true", !during)
+	}
+}
+
+// Tokens of two servers are apart by 10 ms at most.
+func TestTokensOfTwoMasters(t *testing.T) {
+	tokens := func(behind int64) check.Input {
+		w, x, y, _ := twoMasters()
+		w.unlock(x)
+		w.unlock(y)
+		in := w.input()
+		granted := event(in.Events, history.Granted, "x")
+		before := event(in.Events, history.Granted, "y").Token
+		for i := range in.Entries {
+			if e := &in.Entries[i]; len(e.Args) > 2 && e.Args[1] == "redislock:fence" && e.Args[2] == strconv.FormatInt(granted.Token, 10) {
+				e.Args = slices.Clone(e.Args)
+				e.Args[2] = strconv.FormatInt(before-behind, 10)
+			}
+		}
+		granted.Token = before - behind
+		in.SecondClass = check.SecondClass{Failover: true}
+		return in
+	}
+	for behind, broken := range map[int64]bool{0: false, 10_000: false, 12_000: true} {
+		verify(t, tokens(behind), "G10", "rising in real time", broken)
+	}
 }

@@ -60,6 +60,11 @@ func (o *op) believes() (from, to int64) {
 	return from, min(to, o.process.killed)
 }
 
+func (o *op) believesUntil() int64 {
+	_, to := o.believes()
+	return to
+}
+
 // process is one process, Redis included if it is ever stopped.
 type process struct {
 	name           string

@@ -23,25 +23,33 @@ import (
 // unknown (the process died, the reply was lost, the grant was given back, it is
 // another program's) the append-only file says whether it took effect, and when:
 // the interval is that of its step. Expiry and FLUSHALL are operations of their
-// own, at the time of the file. Releases that failed and acquisitions that were
+// own, at the time of the file. Where a master was replaced that went on, each of the two
+// was a lock: what the one did that was lost is a history by itself, beginning with
+// what was there at the fork. Releases that failed and acquisitions that were
 // never made change nothing and are left out.
 func checkLinearizable(r *run) {
-	const guarantee, checker = "G1", "linearizable"
 	if len(r.Entries) == 0 || !r.steady() {
 		return
 	}
 	for _, key := range r.keys {
-		history := r.operations(key)
-		r.examined(guarantee, checker, len(history))
-		switch porcupine.CheckOperationsTimeout(lockModel, history, r.TimeLimit) {
-		case porcupine.Unknown:
-			r.report.Unknown = append(r.report.Unknown, key)
-		case porcupine.Illegal:
-			// Once more for the picture: to note the way costs much more.
-			_, info := porcupine.CheckOperationsVerbose(lockModel, history, r.TimeLimit)
-			r.violation(guarantee, checker, key, stuckAt(history, info), "no order of its %d operations explains what was seen%s",
-				len(history), r.keep(key, info))
+		r.checkHistory(key, r.operations(key, nil))
+		for _, fork := range r.log.Forks {
+			r.checkHistory(key, r.operations(key, fork))
 		}
+	}
+}
+
+func (r *run) checkHistory(key string, history []porcupine.Operation) {
+	const guarantee, checker = "G1", "linearizable"
+	r.examined(guarantee, checker, len(history))
+	switch porcupine.CheckOperationsTimeout(lockModel, history, r.TimeLimit) {
+	case porcupine.Unknown:
+		r.report.Unknown = append(r.report.Unknown, key)
+	case porcupine.Illegal:
+		// Once more for the picture: to note the way costs much more.
+		_, info := porcupine.CheckOperationsVerbose(lockModel, history, r.TimeLimit)
+		r.violation(guarantee, checker, key, stuckAt(history, info), "no order of its %d operations explains what was seen%s",
+			len(history), r.keep(key, info))
 	}
 }
 
@@ -143,8 +151,9 @@ var lockModel = porcupine.Model{
 	},
 }
 
-// operations returns the history of a key for porcupine.
-func (r *run) operations(key string) (history []porcupine.Operation) {
+// operations returns the history of a key for porcupine: the one that was kept, or one
+// that was lost.
+func (r *run) operations(key string, lost *aof.Fork) (history []porcupine.Operation) {
 	clients := make(map[string]int)
 	add := func(s step, from, to int64) {
 		client, ok := clients[s.owner]
@@ -158,7 +167,7 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 	}
 	// Calls that were granted and that the file knows nothing of.
 	for _, o := range r.byKey[key] {
-		if o.granted != nil && o.hold == nil {
+		if lost == nil && o.granted != nil && o.hold == nil {
 			add(step{"acquire", o.name, o.granted.Token}, o.call.At, o.granted.At)
 		}
 	}
@@ -167,12 +176,20 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 		return history
 	}
 	for _, hold := range log.Holds {
+		if hold.Lost != lost && (lost == nil || hold.Lost != nil || !within(hold, lost.Forked)) {
+			continue
+		}
 		o := r.ops[hold.Value]
 		from, to := r.span(hold.Step)
-		if o != nil && o.hold == hold {
+		switch {
+		case lost == nil && hold.Again: // it had not ended
+		case o != nil && o.hold == hold:
 			add(step{"acquire", o.name, o.granted.Token}, o.call.At, o.granted.At)
-		} else {
+		default:
 			add(step{"acquire", hold.Value, 0}, from, to)
+		}
+		if r.lostAt(hold.EndStep) != lost {
+			continue
 		}
 		from, to = r.span(hold.EndStep)
 		switch hold.End {
@@ -191,7 +208,7 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 		}
 	}
 	for _, f := range log.Facts {
-		if f.Kind == aof.Flush || f.Kind == aof.Restart || f.Kind == aof.Rewind && f.Value != "" {
+		if lost == nil && (f.Kind == aof.Flush || f.Kind == aof.Restart) {
 			from, to := r.span(f.Step)
 			if to == math.MaxInt64 {
 				to = math.MaxInt64 - 1
@@ -200,4 +217,19 @@ func (r *run) operations(key string) (history []porcupine.Operation) {
 		}
 	}
 	return history
+}
+
+// within tells whether a hold lasted at a step.
+func within(hold *aof.Hold, at int) bool {
+	return hold.Step < at && (hold.End == 0 || hold.EndStep > at)
+}
+
+// lostAt returns the lost history that a step is part of, or nil.
+func (r *run) lostAt(step int) *aof.Fork {
+	for _, fork := range r.log.Forks {
+		if fork.Forked < step && step <= fork.Rewound {
+			return fork
+		}
+	}
+	return nil
 }

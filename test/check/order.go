@@ -20,7 +20,8 @@ import (
 // A waiter that has become the holder has had its turn. If it never heard of that,
 // and its lease is over, it looks at the line again, in its old place as well; but
 // if the answer to its joining was lost, too, nobody knows that place any more, and
-// it joins anew.
+// it joins anew. Nor has a place to keep who joined at a master that was replaced, and
+// of whom the one in its place had not heard: those who joined there may be before him.
 //
 // Besides:
 //   - nobody who has not joined gets the key over the heads of those who have,
@@ -55,9 +56,11 @@ type waiter struct {
 	value  string
 	op     *op
 	place  int // by first ZADD
+	step   int // of that
 	score  float64
 	inLine bool
 	served bool // has been the holder
+	adrift bool // it joined a line that was lost: there is no place that it has to keep
 }
 
 type freeing int
@@ -91,7 +94,14 @@ func (l *line) apply(f *aof.Fact) {
 		l.deleted(f)
 	case aof.Unlink:
 		l.freed = otherwise
-	case aof.Flush, aof.Restart, aof.Rewind: // whoever is in line after a Rewind joins next
+	case aof.Rewind: // whoever is in line now joins next
+		for _, fork := range l.log.Forks {
+			for _, w := range l.waiters {
+				w.adrift = w.adrift || fork.Rewound == f.Step && w.step > fork.Forked
+			}
+		}
+		fallthrough
+	case aof.Flush, aof.Restart:
 		l.freed = otherwise
 		l.empty()
 	case aof.QueueEnd:
@@ -109,7 +119,7 @@ func (l *line) join(f *aof.Fact, w *waiter) {
 		}
 	}
 	if w == nil || w.served && !w.inLine && f.Score != w.score {
-		w = &waiter{value: f.Value, op: l.ops[f.Value], place: l.places, score: f.Score}
+		w = &waiter{value: f.Value, op: l.ops[f.Value], place: l.places, step: f.Step, score: f.Score}
 		l.waiters[f.Value] = w
 		l.places++
 	}
@@ -136,7 +146,7 @@ func (l *line) empty() {
 
 // head returns who of those in line joined first.
 func (l *line) head() *waiter {
-	for len(l.inLine) > 0 && !l.inLine[0].inLine {
+	for len(l.inLine) > 0 && (!l.inLine[0].inLine || l.inLine[0].adrift) {
 		heap.Pop(&l.inLine)
 	}
 	if len(l.inLine) == 0 {
@@ -148,7 +158,7 @@ func (l *line) head() *waiter {
 func (l *line) granted(f *aof.Fact, w *waiter) {
 	w.served = true
 	l.examined("G2", "first come, first served", 1)
-	if head := l.head(); head != nil && head.place < w.place {
+	if head := l.head(); head != nil && head.place < w.place && !w.adrift {
 		l.violation("G2", "first come, first served", l.key.Name, []string{head.value, w.value},
 			"%s joined before %s, which got the lock first (entry %d)", head.value, w.value, f.Serial)
 	}

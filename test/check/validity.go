@@ -2,7 +2,6 @@ package check
 
 import (
 	"math"
-	"sort"
 
 	"github.com/redislock/redislock/test/aof"
 )
@@ -36,26 +35,21 @@ func (r *run) checkHonest(o *op) {
 	for _, hold := range o.holds {
 		truth = append(truth, hold.Deadlines...)
 	}
-	latest := make([]int64, len(truth)) // of all deadlines up to this one
-	for i, d := range truth {
-		latest[i] = d.At
-		if i > 0 {
-			latest[i] = max(latest[i], latest[i-1])
-		}
-	}
 	for _, e := range o.valid {
 		r.examined(guarantee, checker, 1)
-		// Those made after the event do not count.
-		n := sort.Search(len(truth), func(i int) bool {
-			from, _ := r.span(truth[i].Step)
-			return from > e.At+clockError
-		})
-		if n == 0 {
+		latest := int64(-1)
+		for _, d := range truth {
+			// Those made after the event do not count.
+			if from, _ := r.span(d.Step); from <= e.At+clockError {
+				latest = max(latest, d.At)
+			}
+		}
+		if latest < 0 {
 			r.violation(guarantee, checker, o.key, []string{o.name},
 				"%s was told a ValidUntil (%s) and had not been granted it in Redis", o.name, e.Kind)
 			return
 		}
-		if late := e.ValidUntil - r.mono(latest[n-1]); late > clockError {
+		if late := e.ValidUntil - r.mono(latest); late > clockError {
 			r.violation(guarantee, checker, o.key, []string{o.name},
 				"ValidUntil of %s (%s) is %s after the key's deadline", o.name, e.Kind, milliseconds(late))
 			return
