@@ -33,83 +33,91 @@
 -- "token seconds microseconds seq #key key value": digits and lengths first,
 -- because key and value may hold any byte.
 
-local function handover(self, channel)
+-- listens(manager, channel) asks whether a connection does.
+local function listens(manager, channel)
   local sharded = string.find(channel, '{', 1, true)
-  local publish = sharded and 'SPUBLISH' or 'PUBLISH'
-  local heard, unheard = {[self] = true}, {}
-  local passed = {} -- score and member of those who cannot be told, in order
+  local count = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', channel .. manager)
+  return count.err ~= nil or count[2] > 0 -- where it is forbidden to ask, the message has to do
+end
 
-  local function hears(manager)
-    if heard[manager] == nil then
-      local count = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', channel .. manager)
-      -- Where it is forbidden to ask, the message has to do.
-      heard[manager] = count.err ~= nil or count[2] > 0
-      if not heard[manager] then
-        unheard[#unheard + 1] = manager
-      end
-    end
-    return heard[manager]
+local function publish(manager, channel, message)
+  local sharded = string.find(channel, '{', 1, true)
+  return redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', channel .. manager, message)
+end
+
+-- skip(members) remembers the places of those who are passed over: score and member
+-- of each.
+local function skip(members)
+  local last = {} -- as many as are remembered
+  for i = math.max(1, #members - 1999), #members do
+    last[#last + 1] = members[i]
   end
-
-  local function finish(next)
-    for _, manager in ipairs(unheard) do
-      redis.pcall(publish, channel .. manager, 'look ' .. KEYS[1])
-    end
-    return next, nil, #passed > 0
+  if type(redis.pcall('ZADD', KEYS[5], unpack(last))) == 'number' then
+    redis.pcall('ZREMRANGEBYRANK', KEYS[5], 0, -1001)
+    redis.call('PEXPIRE', KEYS[5], 60000)
   end
+end
 
-  local function skip(members, to)
-    local last = {} -- as many as are remembered
-    for i = math.max(1, to - 1999), to do
-      last[#last + 1] = members[i]
-    end
-    if #last > 0 and type(redis.pcall('ZADD', KEYS[5], unpack(last))) == 'number' then
-      redis.pcall('ZREMRANGEBYRANK', KEYS[5], 0, -1001)
-      redis.call('PEXPIRE', KEYS[5], 60000)
-    end
-  end
-
-  local time, token
-  local rank, size = 0, 1
-  while true do
-    local found = redis.pcall('ZRANGE', KEYS[2], rank, rank + size - 1, 'WITHSCORES')
+-- The first look is at one member, who can be told as a rule. What is told by text in
+-- it, and made only when it is needed, is so because this script is what a handover
+-- costs: Redis takes long over numbers that it is called with.
+local function handover(self, channel)
+  local next, time, token
+  local heard, unheard = {}, {} -- whether other managers listen; those that do not
+  local passed -- score and member of those who cannot be told, in order
+  local rank, from, to = 0, '0', '0'
+  repeat
+    local found = redis.pcall('ZRANGE', KEYS[2], from, to, 'WITHSCORES')
     if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then
       return nil, found
     end
-    if found.err or #found == 0 then
-      return finish(nil) -- nor can anybody stand in what is no queue
-    end
-    size = 100
-    for i = 1, #found, 2 do
+    for i = 1, #found, 2 do -- nobody can stand in what is no queue
       local manager, ttl, seq, value = string.match(found[i], '^([^:]*):(%d+):(%d+):(.*)$')
-      if manager and hears(manager) then
-        local popped = redis.pcall('ZPOPMIN', KEYS[2], rank + 1)
+      local own = manager == self
+      local hears = own or manager and heard[manager]
+      if manager and hears == nil then
+        hears = listens(manager, channel)
+        heard[manager] = hears
+        if not hears then
+          unheard[#unheard + 1] = manager
+        end
+      end
+      if hears then
+        local popped = redis.pcall('ZPOPMIN', KEYS[2], rank > 0 and rank + 1 or '1')
         if popped.err then
           return nil, popped -- a refusal is replied as Redis said it
         end
-        skip(passed, #passed)
+        if passed then
+          skip(passed)
+        end
         time = time or redis.call('TIME')
         token = token or draw(KEYS[3], time, 10000)
         redis.call('SET', KEYS[1], value, 'PX', ttl)
-        local own = manager == self
         -- The number that PUBLISH returns changes nothing any more. An error says
         -- that it was forbidden, and that nobody was told.
-        local told = own or redis.pcall(publish, channel .. manager,
+        local told = own or publish(manager, channel,
           string.format('%.0f', token) .. ' ' .. time[1] .. ' ' .. time[2] .. ' ' .. seq .. ' ' ..
           #KEYS[1] .. ' ' .. KEYS[1] .. value)
         if type(told) ~= 'table' then
-          return finish({own = own, seq = seq, value = value, ttl = ttl, token = token, time = time})
+          next = {own = own, seq = seq, value = value, ttl = ttl, token = token, time = time}
+          break
         end
         heard[manager] = false
-        skip({found[i + 1], found[i]}, 2)
-        passed, rank, size = {}, 0, 1
-        break
+        skip({found[i + 1], found[i]})
+        passed, rank = nil, 0
+        break -- to look anew
       end
       if manager then
+        passed = passed or {}
         passed[#passed + 1] = found[i + 1]
         passed[#passed + 1] = found[i]
       end
       rank = rank + 1
     end
+    from, to = rank, rank + 99
+  until next or #found == 0
+  for _, manager in ipairs(unheard) do
+    publish(manager, channel, 'look ' .. KEYS[1])
   end
+  return next, nil, passed ~= nil
 end
