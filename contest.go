@@ -20,6 +20,7 @@ type contest struct {
 	again   bool        // they have begun to arrive during a vote
 
 	polls  bool      // too few events arrive here to hear of a release
+	pollAt time.Time // since when, if it does
 	polled bool      // the same goes for somebody who waits, here or elsewhere
 	holder string    // whose value a majority had when that was last known
 	since  time.Time // when it was first seen there
@@ -49,6 +50,10 @@ const (
 	// average.
 	minPoll = 10 * time.Millisecond
 	maxPoll = 100 * time.Millisecond
+
+	// subscribing is how long the subscription to a key's events may take to be made. Only
+	// who hears of no release for longer has the others go slowly for his sake.
+	subscribing = 250 * time.Millisecond
 
 	// maxTrySplits is after how many votes that nobody has won TryLock gives up.
 	maxTrySplits = 3
@@ -170,9 +175,11 @@ func (c *contest) seen(holder string, v *vote, now time.Time) {
 }
 
 // polls tells whether the line's first hears of no release, and has to ask for the key
-// every so often.
-func (m *LockManager) polls(ln *line) bool {
-	return ln.contest != nil && ln.contest.polls && ln.contest.heard(m) < m.quorum.majority
+// every so often; not of a subscription that is only just being made.
+func (m *LockManager) polls(ln *line, now time.Time) bool {
+	c := ln.contest
+	return c != nil && c.polls && c.heard(m) < m.quorum.majority &&
+		(m.opts.keyspace == KeyspaceOff || now.Sub(c.pollAt) > subscribing)
 }
 
 // elected: a majority of nodes has the lock's value, and its token.
@@ -292,7 +299,11 @@ func (c *contest) learn(m *LockManager, v *vote, now time.Time, taken bool) time
 	}
 	c.window = max(c.window/2, minWindow)
 	at := now.Add(time.Second)
+	polled := c.polls
 	if c.polls = c.heard(m) < m.quorum.majority; c.polls {
+		if !polled {
+			c.pollAt = now
+		}
 		every := c.pollEvery(now)
 		at = now.Add(every/2 + rand.N(every))
 	}

@@ -143,7 +143,7 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 		waits, polls := any(""), any("")
 		if !l.try {
 			waits = manager
-			if l.manager.polls(l.line) {
+			if l.manager.polls(l.line, time.Now()) {
 				polls = 1
 			}
 		}

@@ -402,6 +402,38 @@ func TestQuorumWhoHearsOfNoReleaseHasItsShare(t *testing.T) {
 	}
 }
 
+// Those who hear of releases are slowed down for the sake of one who does not, and not
+// while a subscription is only just being made.
+func TestQuorumNobodyIsSlowedDownWhileSubscriptionsAreMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := startBubbleNodes(t)
+		defer ns.close()
+		slowed := func() bool {
+			return slices.ContainsFunc(ns.servers[:], func(s *miniredis.Miniredis) bool { return s.Exists("redislock:poll:key") })
+		}
+		locks := []*redislock.Lock{ns.manager().Lock(ctx, "key", time.Minute)}
+		require.NoError(t, locks[0].Wait().Err)
+		for range 3 {
+			locks = append(locks, ns.manager().Lock(ctx, "key", time.Minute))
+		}
+		time.Sleep(100 * time.Millisecond)
+		require.False(t, slowed())
+		locks = append(locks, ns.manager(redislock.WithKeyspaceEvents(redislock.KeyspaceOff)).Lock(ctx, "key", time.Minute))
+		time.Sleep(100 * time.Millisecond)
+		require.True(t, slowed(), "the key that says so has another name now")
+		for _, l := range locks {
+			go func() {
+				if assert.NoError(t, l.Wait().Err) {
+					assert.NoError(t, l.Unlock())
+				}
+			}()
+		}
+		for _, l := range locks {
+			<-l.Done()
+		}
+	})
+}
+
 // A manager whose channels were forbidden for a while hears of releases afterwards.
 func TestQuorumHearsEventsThatArePermittedLater(t *testing.T) {
 	ns := startNodes(t, 3)
