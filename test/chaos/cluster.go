@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redislock/redislock/internal/redisserver"
@@ -14,6 +16,10 @@ type clusterSite struct {
 	*redisserver.Cluster
 	pairs []*pair
 	names []string
+
+	mu    sync.Mutex
+	at    []int // which pair has the key
+	moves []slotMove
 }
 
 // startCluster: masters are replaced when they seem to be gone, or only if their replicas
@@ -33,28 +39,33 @@ func startCluster(dir string, replaces bool) (site, error) {
 		}
 	}
 	for i := range 3 {
-		name, err := nameOn(c, c.Servers[i])
+		name, err := nameOn(c, c.Servers[i], "chaos-")
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		tag, err := nameOn(c, c.Servers[i], "mark-") // of a slot that stays
 		if err != nil {
 			s.close()
 			return nil, err
 		}
 		folder := filepath.Join(dir, name)
-		p, err := newPair(folder, c.Servers[i], c.Servers[3+i], name)
+		p, err := newPair(folder, c.Servers[i], c.Servers[3+i], tag)
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.pairs, s.names = append(s.pairs, p), append(s.names, name)
+		s.pairs, s.names, s.at = append(s.pairs, p), append(s.names, name), append(s.at, i)
 	}
 	return s, nil
 }
 
-// nameOn returns a key that the server has.
-func nameOn(c *redisserver.Cluster, server *redisserver.Server) (string, error) {
+// nameOn returns a key that the server has, and that begins so.
+func nameOn(c *redisserver.Cluster, server *redisserver.Server, begins string) (string, error) {
 	client := newAdmin(server.Addr)
 	defer client.Close()
 	for i := 0; ; i++ {
-		name := fmt.Sprint("chaos-", i)
+		name := fmt.Sprint(begins, i)
 		slot, err := client.ClusterKeySlot(context.Background(), name).Result()
 		if err != nil {
 			return "", err
@@ -73,12 +84,9 @@ func (s *clusterSite) addrs() map[string]string { return straight(s.Addrs()) }
 func (s *clusterSite) keys() []string { return s.names }
 
 func (s *clusterSite) master(key string) node {
-	for i, name := range s.names {
-		if name == key {
-			return s.pairs[i].master()
-		}
-	}
-	return node{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pairs[s.at[slices.Index(s.names, key)]].master()
 }
 
 func (s *clusterSite) masters() (all []node) {
@@ -95,7 +103,7 @@ func (s *clusterSite) nodes() (all []node) {
 	return all
 }
 
-func (s *clusterSite) end() (all []record, err error) {
+func (s *clusterSite) end(ttl func(string) (int64, bool)) (all []record, err error) {
 	for i, p := range s.pairs {
 		r, err := p.end(s.names[i])
 		if err != nil {
@@ -103,7 +111,10 @@ func (s *clusterSite) end() (all []record, err error) {
 		}
 		all = append(all, r)
 	}
-	return all, nil
+	if len(s.moves) == 0 {
+		return all, nil
+	}
+	return s.followSlots(all, ttl)
 }
 
 func (s *clusterSite) close() {

@@ -123,9 +123,6 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 	if out.leftover, err = e.leftover(); err != nil {
 		return out, err
 	}
-	if out.records, err = e.site.end(); err != nil {
-		return out, err
-	}
 	out.injected, out.broken = e.injected, e.broken
 	logs, err := filepath.Glob(filepath.Join(e.dir, "*.log"))
 	if err != nil {
@@ -138,7 +135,22 @@ func (e *episode) run(hurt time.Duration) (out outcome, err error) {
 		}
 		out.events = append(out.events, events...)
 	}
-	return out, nil
+	out.records, err = e.site.end(ttls(out.events))
+	return out, err
+}
+
+// ttls returns a function that tells the TTL, in ms, that an owner asked for.
+func ttls(events []history.Event) func(value string) (int64, bool) {
+	asked := make(map[string]int64)
+	for _, e := range events {
+		if e.Kind == history.Call {
+			asked[e.Op] = e.TTL / int64(time.Millisecond)
+		}
+	}
+	return func(value string) (int64, bool) {
+		ttl, ok := asked[value]
+		return ttl, ok
+	}
 }
 
 // finish has the workers end what they have begun, and waits until they have.

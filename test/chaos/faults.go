@@ -22,7 +22,8 @@ type fault struct {
 	second       check.SecondClass
 	on           string // which kind of site; default: single
 	replaces     bool   // masters, as soon as they seem to be gone
-	still        bool   // a server answers nobody meanwhile
+	ofServers    bool   // it is done to servers
+	still        bool   // which answer nobody meanwhile
 	crash        bool   // the workers kill themselves at a step of their conversation with Redis
 	movableClock bool
 	inject       func(*episode)
@@ -47,7 +48,7 @@ func faults() (all []fault) {
 		{name: "executed, then cut", inject: loseReplies},
 	}
 	for _, f := range ofServers {
-		anywhere = append(anywhere, fault{name: f.name, still: f.still, inject: f.onAll})
+		anywhere = append(anywhere, fault{name: f.name, ofServers: true, still: f.still, inject: f.onAll})
 	}
 	// What is the same everywhere: on one server each is a fault of its own, on other
 	// sites they happen amid others.
@@ -60,7 +61,7 @@ func faults() (all []fault) {
 		{name: "a foreign locker", inject: foreign},
 	}
 	for _, f := range ofServersBesides {
-		besides = append(besides, fault{name: f.name, still: f.still, inject: f.onAll})
+		besides = append(besides, fault{name: f.name, ofServers: true, still: f.still, inject: f.onAll})
 	}
 	for _, on := range kinds {
 		var own []fault
@@ -93,6 +94,9 @@ func faults() (all []fault) {
 			own = append(own, fault{name: "faults of one node", inject: func(e *episode) { e.site.(*quorumSite).hurt(e) }})
 		default:
 			own = append(own, failovers(mixed)...)
+			if on.kind == cluster {
+				own = append(own, moves(mixed)...)
+			}
 		}
 		for _, f := range own {
 			f.name, f.on = on.prefix+f.name, on.kind

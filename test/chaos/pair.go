@@ -383,7 +383,7 @@ func (s pairSite) keys() []string     { return keys }
 func (s pairSite) master(string) node { return s.pair.master() }
 func (s pairSite) masters() []node    { return []node{s.pair.master()} }
 
-func (s pairSite) end() ([]record, error) {
+func (s pairSite) end(func(string) (int64, bool)) ([]record, error) {
 	r, err := s.pair.end()
 	return []record{r}, err
 }

@@ -51,7 +51,7 @@ func (s *quorumSite) nodes() (all []node) {
 
 // end: what holds is what most of them say, which no one file has. So only what the
 // callers saw is checked.
-func (s *quorumSite) end() (all []record, err error) {
+func (s *quorumSite) end(func(string) (int64, bool)) (all []record, err error) {
 	for _, key := range keys {
 		all = append(all, record{keys: []string{key}})
 	}

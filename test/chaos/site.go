@@ -35,8 +35,9 @@ type site interface {
 	// nodes are these, and their replicas.
 	nodes() []node
 
-	// end ends the servers, and returns what they have recorded.
-	end() ([]record, error)
+	// end ends the servers, and returns what they have recorded. ttl tells the TTL, in
+	// ms, that the owner of a value asked for.
+	end(ttl func(value string) (int64, bool)) ([]record, error)
 
 	close()
 }
@@ -121,7 +122,7 @@ func (s *server) master(string) node       { return node{s.Server, s.admin} }
 func (s *server) masters() []node          { return []node{s.master("")} }
 func (s *server) nodes() []node            { return s.masters() }
 
-func (s *server) end() ([]record, error) {
+func (s *server) end(func(string) (int64, bool)) ([]record, error) {
 	s.Kill()
 	var folders []string
 	for _, life := range s.lives {
