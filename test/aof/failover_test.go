@@ -158,3 +158,14 @@ func TestALostHistoryHasTimesOfItsOwn(t *testing.T) {
 	require.Nil(t, k[0].Lost)
 	require.Equal(t, []*Fork{log.Forks[0], nil}, []*Fork{l[0].Lost, l[1].Lost})
 }
+
+// A script whose commands took effect at several times lasted from the first to the last.
+func TestScriptThatTakesItsTime(t *testing.T) {
+	ttl := func(string) (int64, bool) { return 1000, true }
+	log := Replay([]Entry{
+		{Serial: 1, Step: 1, Second: 10, Args: []string{"SET", "k", "a", "PXAT", "11100"}},
+		{Serial: 2, Step: 1, Second: 10, Args: []string{"SET", "k", "b", "PXAT", "11103"}},
+	}, ttl)
+	earliest, latest := log.Span(1)
+	require.Equal(t, [2]int64{10100, 10103}, [2]int64{earliest, latest})
+}

@@ -27,7 +27,8 @@ type times struct {
 
 type moment struct {
 	second int64 // of the annotation, in ms; 0: unknown
-	exact  int64 // ms; 0: unknown
+	exact  int64 // of the first command whose time is known, in ms; 0: unknown
+	till   int64 // of the last one
 	raise  int64 // the fence was raised to this time in ms
 
 	forked, rewound bool  // see Forked and Rewound
@@ -43,7 +44,12 @@ func (t *times) entry(e Entry) {
 	t.last.second = e.Second * 1000
 }
 
-func (t *times) exactly(ms int64) { t.last.exact = ms }
+func (t *times) exactly(ms int64) {
+	if t.last.exact == 0 || ms < t.last.exact {
+		t.last.exact = ms
+	}
+	t.last.till = max(t.last.till, ms)
+}
 
 // raised: the fence was raised to a time in microseconds, which only scripts do, to
 // the clock's.
@@ -63,14 +69,14 @@ func (t *times) settle() []span {
 		}
 		spans[i] = span{m.second, latest}
 		if m.exact == 0 {
-			m.exact = m.raise
+			m.exact, m.till = m.raise, m.raise
 		}
 		bound := max(latest, next)
 		if next == never {
 			bound = latest + 1000
 		}
 		if m.exact > 0 && m.exact >= m.second && m.exact <= bound {
-			spans[i] = span{m.exact, m.exact}
+			spans[i] = span{m.exact, m.till}
 		}
 		if m.second > 0 {
 			next = m.second + 999

@@ -333,3 +333,13 @@ func TestTokensOfTwoMasters(t *testing.T) {
 		verify(t, tokens(behind), "G10", "rising in real time", broken)
 	}
 }
+
+// A process that was killed is known to be gone only some time later.
+func TestDeathThatWasSeenLate(t *testing.T) {
+	w := newWorld()
+	a := w.lock("a", "k", "p1", 100, false)
+	w.dead[a.process] = true
+	w.pass(600)
+	w.kill(a.process)
+	require.Empty(t, check.Check(w.input()).Violations)
+}

@@ -106,9 +106,11 @@ func (r *run) checkTold(o *op, valid int64) {
 		}
 		pause = more
 	}
-	ends := min(o.process.killed, o.process.closed)
+	// One that was killed is known to have lived until its last event: on a busy machine
+	// it is half a second until it is known to be gone.
+	ends := o.process.closed
 	if ends == math.MaxInt64 {
-		ends = o.process.last
+		ends = min(o.process.killed, o.process.last)
 	}
 	if ends <= due || o.unlock != nil && o.unlock.At <= due {
 		return
