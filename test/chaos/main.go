@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/fnv"
@@ -117,19 +118,30 @@ const (
 // Redis, and with others.
 const slack = 100 * time.Millisecond
 
-// attack runs one episode and judges it.
+// attack runs one episode and judges it. One in which servers did what nobody wanted,
+// because the machine stood still, is run once more.
 func attack(f fault, seed uint64, dir string, hurt time.Duration) (row, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return row{}, err
-	}
-	e := &episode{
-		fault: f, seed: seed, dir: dir, injected: make(map[string]int),
-		rng: rand.New(rand.NewPCG(seed, hash(f.name))),
-	}
 	wallMinusMono := history.WallMinusMono()
-	out, err := e.run(hurt)
-	if err != nil {
-		return row{}, err
+	var out outcome
+	for tries := 1; ; tries++ {
+		if tries > 1 {
+			dir += "-again"
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return row{}, err
+		}
+		e := &episode{
+			fault: f, seed: seed, dir: dir, injected: make(map[string]int),
+			rng: rand.New(rand.NewPCG(seed, hash(f.name))),
+		}
+		var err error
+		if out, err = e.run(hurt); err == nil {
+			break
+		}
+		if !errors.Is(err, errAstray) || tries == 3 {
+			return row{}, fmt.Errorf("%s: %w", f.name, err)
+		}
+		fmt.Printf("%s: %v; once more\n", f.name, err)
 	}
 	r := row{fault: f, injected: out.injected, broken: out.broken}
 	var tales []string

@@ -39,6 +39,9 @@ type pair struct {
 	before [2][]string // folders with the history before that
 	dead   []death     // of each master that was replaced before its replica had all
 
+	id     string // of the master's history: another one, once it has been a replica
+	astray bool   // a master was replaced, and nobody had wanted that
+
 	copies int
 	stop   chan struct{}
 	done   chan struct{}
@@ -66,6 +69,7 @@ func newPair(dir string, master, replica *redisserver.Server, tag string) (*pair
 	if err := p.follow(1); err != nil {
 		return nil, err
 	}
+	p.turn(0)
 	// All that there is of either is in its file.
 	p.before = [2][]string{}
 	go p.marks()
@@ -107,14 +111,21 @@ func (p *pair) setMark() (int64, error) {
 	return mark, master.Set(ctx, p.markKey, mark, aof.MarkTTL).Err()
 }
 
+// errAstray: who was the master when is not known, nor what was lost.
+var errAstray = errors.New("a master was replaced, though nobody had wanted that")
+
 // end ends the servers, and returns their history.
 func (p *pair) end(keys ...string) (record, error) {
 	close(p.stop)
 	<-p.done
+	p.check()
 	for _, server := range p.servers {
 		server.Kill()
 	}
 	r := record{keys: keys}
+	if p.astray {
+		return r, errAstray
+	}
 	kept, err := aof.ReadFollowed(append(p.before[p.at], appendOnly(p.servers[p.at].Dir))...)
 	if err != nil {
 		return r, err
@@ -142,6 +153,7 @@ func (p *pair) close() {
 // that, and may have to again; demote, if it is there, makes the master a replica. It
 // returns when it is one, which need not be in step yet.
 func (p *pair) handOver(begin, demote func(ctx context.Context, heir int) error) error {
+	p.check()
 	heir := 1 - p.at
 	var begun time.Time
 	if err := p.until("the replica is the master", func(ctx context.Context) error {
@@ -174,6 +186,7 @@ const retryAfter = 6 * time.Second
 // kill kills the master, and has the replica take its place: promote sees to that. It
 // returns when the one that was killed has come back, and follows the other.
 func (p *pair) kill(promote func(heir int) error) error {
+	p.check()
 	victim, heir := p.at, 1-p.at
 	p.servers[victim].Kill()
 	copied, err := p.copy(victim)
@@ -204,6 +217,7 @@ func (p *pair) kill(promote func(heir int) error) error {
 // stands still, it does so until it is replaced. It returns when the old master follows
 // the other.
 func (p *pair) outlive(stands bool, promote, demote func(heir int) error) error {
+	p.check()
 	victim, heir := p.at, 1-p.at
 	base, err := aof.Base(appendOnly(p.servers[victim].Dir))
 	if err != nil {
@@ -284,8 +298,29 @@ func (p *pair) is(ctx context.Context, i int, role string) error {
 	return err
 }
 
+// check notes whether the master has been one ever since it became that. On a machine
+// that stands still for a second, sentinels and clusters replace masters by themselves.
+func (p *pair) check() {
+	if p.historyID(p.at) != p.id {
+		p.astray = true
+	}
+}
+
+// historyID returns what a master calls its history; of another server nothing.
+func (p *pair) historyID(i int) (id string) {
+	_ = p.until("the master tells its history", func(ctx context.Context) error {
+		info, err := p.info(ctx, i)
+		if info["role"] == "master" {
+			id = info["master_replid"]
+		}
+		return err
+	})
+	return id
+}
+
 // turn takes in that another server is the master.
 func (p *pair) turn(heir int) {
+	p.id = p.historyID(heir)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.at, p.won[heir] = heir, time.Now()
