@@ -142,7 +142,11 @@ func (o *op) appendArgs(args []any, manager any, have *loaded) []any {
 	case opVote:
 		waits, polls := any(""), any("")
 		if !l.try {
-			waits = manager
+			// Nobody is his own rival. While the key is held here, to say so would hide those
+			// who are: only the last that was refused is known.
+			if l.line.holder == nil {
+				waits = manager
+			}
 			if l.manager.polls(l.line, time.Now()) {
 				polls = 1
 			}

@@ -402,6 +402,42 @@ func TestQuorumWhoHearsOfNoReleaseHasItsShare(t *testing.T) {
 	}
 }
 
+// A manager that hears of no release, and has another caller who waits while it holds,
+// sees that others want the key: it does not go round among its own callers.
+func TestQuorumWhoHearsOfNoReleaseKeepsNoKeyForHimself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := startBubbleNodes(t)
+		defer ns.close()
+		m := ns.manager(redislock.WithKeyspaceEvents(redislock.KeyspaceOff))
+		var rounds atomic.Int64
+		done := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for rounds.Load() < 500 && !closed(done) {
+					l := m.Lock(ctx, "key", time.Minute)
+					if !assert.NoError(t, l.Wait().Err) {
+						return
+					}
+					time.Sleep(300 * time.Millisecond)
+					assert.NoError(t, l.Unlock())
+					rounds.Add(1)
+				}
+			})
+		}
+		for range 4 { // as chance may help some
+			time.Sleep(3 * time.Second) // until those who came before are forgotten
+			before := rounds.Load()
+			l := ns.manager().Lock(ctx, "key", time.Minute)
+			require.NoError(t, l.Wait().Err)
+			require.Less(t, rounds.Load()-before, int64(10), "locks of others before the one who came had his")
+			require.NoError(t, l.Unlock())
+		}
+		close(done)
+		wg.Wait()
+	})
+}
+
 // Those who hear of releases are slowed down for the sake of one who does not, and not
 // while a subscription is only just being made.
 func TestQuorumNobodyIsSlowedDownWhileSubscriptionsAreMade(t *testing.T) {

@@ -3,7 +3,8 @@
 -- KEYS  1 lock, 2 fence, 3 rival, 4 poll
 -- ARGV  1 owner value   2 ttl in ms   3 token that is proposed
 --       4 how many seconds the server must have been up, 0 for any
---       5 manager id if the caller goes on to wait, else ''
+--       5 manager id if the caller goes on to wait, and the key is not held by another
+--         of the same manager; else ''
 --       6 1 if it then hears of no release, and asks every so often; else ''
 --       7 'foreign' if the key cannot have the owner value by the caller's own doing: it
 --         is another's then, who goes by the same value; else nothing
