@@ -57,6 +57,34 @@ func TestRequiredEventsOfAnUnknownDatabase(t *testing.T) {
 	require.ErrorContains(t, err, "the number of the database cannot be told")
 }
 
+// Events of a key by the same name in another database tell nothing of this one. Where it
+// cannot be told which database it is, none are listened to, until it can.
+func TestEventsOfAnUnknownDatabaseAreNotListenedTo(t *testing.T) {
+	server := redistest.Start(t, "--notify-keyspace-events", "Kgxe")
+	client := aclClient(t, server, append([]string{"+config|get", "+select"}, aclRules...))
+	client.Options().OnConnect = func(ctx context.Context, conn *redis.Conn) error { return conn.Select(ctx, 3).Err() }
+	admin, inThree := server.Client(nil), server.Client(func(o *redis.Options) { o.DB = 3 })
+	channels := func() []string { return admin.PubSubChannels(ctx, "__keyspace@*").Val() }
+	var log logBuffer
+	m := newManager(t, client, redislock.WithPrefix("app:"), redislock.WithLogger(log.logger()))
+	var waiting []*redislock.Lock
+	for _, key := range []string{"a", "b"} {
+		require.NoError(t, inThree.Set(ctx, "app:"+key, "another program's", time.Hour).Err())
+		waiting = append(waiting, m.Lock(ctx, key, time.Minute))
+	}
+	eventually(t, "said", func() bool { return strings.Contains(log.String(), "the number of the database cannot be told") })
+	awaitWaiters(t, inThree, "app:a", 1)
+	require.Empty(t, channels())
+
+	require.NoError(t, admin.Do(ctx, "acl", "setuser", "locker", "+client|info").Err())
+	eventually(t, "it listens to the events of both keys", func() bool { return len(channels()) == 2 })
+	require.ElementsMatch(t, []string{"__keyspace@3__:app:a", "__keyspace@3__:app:b"}, channels())
+	require.NoError(t, inThree.Del(ctx, "app:a", "app:b").Err())
+	for _, l := range waiting {
+		serve(t, l)
+	}
+}
+
 // eventFlags are the server's.
 func eventFlags(client *redis.Client) string {
 	return client.ConfigGet(ctx, "notify-keyspace-events").Val()["notify-keyspace-events"]

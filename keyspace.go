@@ -155,6 +155,16 @@ func (e *events) forbidden(ps *redis.PubSub, err error) {
 	e.refuse(ps, "keyspace events may not be subscribed to", err, true)
 }
 
+// nameless takes in that it is not known which database the keys are in, and so what their
+// events are called. None are asked for until it is: those of another database tell of
+// other keys by the same names.
+func (e *events) nameless(ps *redis.PubSub, err error) {
+	e.s.m.mu.Lock()
+	e.checked = e.checked && e.pubsub != ps // what is asked for meanwhile has no name either
+	e.s.m.mu.Unlock()
+	e.refuse(ps, "keyspace events are not asked for", err, true)
+}
+
 // configured takes in what came of the attempt to see to the server's flags.
 func (e *events) configured(ps *redis.PubSub, err error) {
 	if err != nil {

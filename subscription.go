@@ -242,10 +242,12 @@ func (e *events) sync() {
 		err := c.grants(once, ps, m.topology != nil)
 		if check && err == nil {
 			renamed, unknown := e.learnDatabase(m.quit)
-			if unknown == nil {
-				unknown = m.configure(m.quit, e.s.node)
+			if unknown != nil {
+				e.nameless(ps, unknown)
+				c.watch = nil
+			} else {
+				e.configured(ps, m.configure(m.quit, e.s.node))
 			}
-			e.configured(ps, unknown)
 			if renamed {
 				continue
 			}
