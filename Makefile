@@ -7,6 +7,7 @@
 # make model    searches all states of the model of the protocol; writes docs/model.md
 # make simulate thousands of seeds in fake time; SEEDS=100000
 # make servers  all tests on other servers and versions, which it installs; ON="redis8 valkey9", QUICK=1; docs/servers.md
+# make clients  the suite with all kinds of clients, on several versions of go-redis; GOREDIS=v9.21.0; docs/servers.md
 # make soak     repeats the tests that live on chance, for minutes
 # make fuzz     fuzzes each target for a while, or some: FUZZ="FuzzKeys FuzzFlags"
 # make bench    compares with other libraries, in 20 to 25 minutes; writes bench/results.*, docs/performance.md and its plots
@@ -23,12 +24,13 @@ FUZZTIME ?= 30s
 FUZZ = $$all
 SOAK = NoWakeUp Crosses Order Overlaps Amid Neighbour Asleep Killed Lost Survives Suite
 
-.PHONY: test check lint redis cc tools chaos mutants model simulate servers soak fuzz bench bench-topologies bench-quick microbench
+.PHONY: test check lint redis cc tools chaos mutants model simulate servers clients soak fuzz bench bench-topologies bench-quick microbench
 
 test: redis cc
 	cd test && GO=$(GO) $(GO) run ./all $(HEAVY) $(MODULES:%=../%)
 
 check: HEAVY = -heavy
+check: export REDISLOCK_TEST_CLIENTS = $(shell echo $$(($$(date +%s) / 86400 % 6 + 1)))/6
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
@@ -74,6 +76,9 @@ simulate:
 
 servers: cc
 	test/servers/run.sh $(if $(QUICK),-quick) $(ON)
+
+clients: redis cc
+	test/clients/run.sh $(GOREDIS)
 
 soak: redis
 	$(call list,.) && $(call match,$(SOAK)) && \

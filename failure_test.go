@@ -88,7 +88,6 @@ func TestWhatAnErrorSaysOfARequest(t *testing.T) {
 	for err, want := range map[error]failure{
 		redis.Nil:                              empty,
 		fmt.Errorf("by a hook: %w", redis.Nil): empty,
-		redis.ErrNoScript:                      noScript,
 		redis.ErrClosed:                        clientEnded,
 		redis.ErrPoolTimeout:                   unsent,
 		redis.ErrPoolExhausted:                 unsent,
@@ -107,7 +106,7 @@ func TestWhatAnErrorSaysOfARequest(t *testing.T) {
 // answer: neither nil, nor that a script is not known, nor that a key is elsewhere.
 func TestWhatIsSaidOfAConnectionIsNoAnswer(t *testing.T) {
 	for _, err := range []error{
-		redis.Nil, redis.ErrNoScript, answerError("MOVED 1 127.0.0.1:1"), answerError("ASK 1 127.0.0.1:1"),
+		redis.Nil, answerError("NOSCRIPT No matching script."), answerError("MOVED 1 127.0.0.1:1"), answerError("ASK 1 127.0.0.1:1"),
 		answerError("ERR DB index is out of range"), answerError("NOPERM No permissions to access a key"),
 		answerError("ERR AUTH <password> called without any password configured for the default user."),
 	} {

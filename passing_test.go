@@ -276,7 +276,7 @@ func TestConnectionsThatCannotBeSetUp(t *testing.T) {
 		"database":           answer("ERR DB index is out of range"),
 		"permission":         answer("NOPERM User u has no permissions to run the 'select' command"),
 		"no value":           redis.Nil,
-		"a script":           redis.ErrNoScript,
+		"a script":           answer("NOSCRIPT No matching script."),
 		"another server":     answer("MOVED 1 127.0.0.1:1"),
 		"denied by a client": errors.New("too many failures of late"),
 	} {

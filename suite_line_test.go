@@ -107,6 +107,8 @@ func suiteContextEndsTheWait(t *testing.T, on *site) {
 		require.ErrorIs(t, r.Err, context.DeadlineExceeded)
 		require.ErrorIs(t, r.Err, reason)
 		require.NotErrorIs(t, r.Err, context.Canceled)
+		// One who had not joined yet when he left may do so, and leave once more.
+		eventually(t, "he has left for good", func() bool { return m.Requests() == 0 })
 		on.awaitWaiting(t, key, 0)
 	}
 

@@ -65,18 +65,23 @@ func TestSuite(t *testing.T) {
 	for _, on := range topologies() {
 		t.Run(on.name, func(t *testing.T) {
 			on.start(t, on)
-			for _, s := range suite {
-				t.Run(s.name, func(t *testing.T) {
-					here := &site{topology: on}
-					t.Cleanup(func() { here.leave(t) })
-					s.test(t, here)
-					here.requireNothingLeft(t)
-				})
-			}
-			if !t.Failed() {
-				(&site{topology: on}).requireAllPasses(t)
-			}
+			on.run(t)
 		})
+	}
+}
+
+// run runs the suite.
+func (on *topology) run(t *testing.T) {
+	for _, s := range suite {
+		t.Run(s.name, func(t *testing.T) {
+			here := &site{topology: on}
+			t.Cleanup(func() { here.leave(t) })
+			s.test(t, here)
+			here.requireNothingLeft(t)
+		})
+	}
+	if !t.Failed() {
+		(&site{topology: on}).requireAllPasses(t)
 	}
 }
 

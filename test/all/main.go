@@ -39,7 +39,7 @@ import (
 // an error.
 type plan struct {
 	parts []string
-	heavy string // left to -heavy; empty: none
+	heavy string // left to -heavy, where they are a part of their own; empty: none
 }
 
 var plans = map[string]plan{
@@ -50,6 +50,7 @@ var plans = map[string]plan{
 			"^Test(Cluster|Sentinel|Acquisition|Client)",
 			"^Test(Quorum|NoWakeUp|Parked|Killed)",
 		},
+		heavy: "^TestSuiteOfClients$",
 	},
 }
 
@@ -180,12 +181,15 @@ func (r *runner) divide(ctx context.Context, pkg, dir, binary string) ([]run, er
 		r.left = append(r.left, left...)
 		r.mu.Unlock()
 	}
-	var skip []string
-	if p.heavy != "" && !r.heavy {
-		skip = append(skip, p.heavy)
+	patterns, skip := slices.Clone(p.parts), []string(nil)
+	switch {
+	case p.heavy != "" && r.heavy:
+		patterns = append([]string{p.heavy}, patterns...)
+	case p.heavy != "":
+		skip = []string{p.heavy}
 	}
 	var runs []run
-	for _, pattern := range append(slices.Clone(p.parts), "") {
+	for _, pattern := range append(patterns, "") {
 		part := whole
 		if pattern != "" {
 			part.name += " " + pattern

@@ -60,6 +60,7 @@ for name; do
 	on() { PATH=$cache/$name:$PATH "$@" || failed+=("$name: $*"); }
 	if [ -n "$quick" ]; then
 		on go test -race -count 1 -run '^TestSuite$' .
+		on go test -race -count 1 -run '^Test(DatabaseOfACluster|SuiteOfClients)$/^(cluster-database|failover-cluster|tls)$' .
 		on go -C test test -race -count 1 ./scripts
 		on go -C test run -race ./chaos -for 30s -seed 1 -fault '^(none|Cluster: planned failover|Sentinel: kill.*|quorum: faults of one node)$'
 	else
