@@ -316,3 +316,30 @@ func TestPlannedFailoversOfAClusterUnderLoad(t *testing.T) {
 	}
 	work.end()
 }
+
+// A replica knows nothing of what its master did just now, or has a history that was
+// lost. It refuses to write; and of a key that is not the caller's there it does not say
+// that the lock is lost.
+func TestReplicaDoesNotTellOfLosses(t *testing.T) {
+	server := redistest.Start(t)
+	manager := newManager(t, server.Client(nil))
+	held, err := manager.TryLock(ctx, "key", time.Minute)
+	require.NoError(t, err)
+
+	admin := server.Client(nil)
+	require.NoError(t, admin.Del(ctx, "key").Err())
+	require.NoError(t, admin.Do(ctx, "replicaof", "127.0.0.1", "1").Err())
+	for _, call := range []func(context.Context) error{
+		func(ctx context.Context) error { return held.Extend(ctx, time.Minute) },
+		held.Release,
+	} {
+		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		err := call(short)
+		cancel()
+		require.Error(t, err)
+		require.NotErrorIs(t, err, redislock.ErrLost)
+	}
+
+	require.NoError(t, admin.Do(ctx, "replicaof", "no", "one").Err())
+	require.ErrorIs(t, held.Unlock(), redislock.ErrNotHeld)
+}

@@ -25,7 +25,8 @@ if type(holder) == 'table' and not string.find(holder.err, 'WRONGTYPE', 1, true)
   return holder
 end
 if holder ~= ARGV[1] then
-  return 0
+  -- include replica.lua
+  return refusal or 0
 end
 if ARGV[5] == 'foreign' then
   return 4
