@@ -107,7 +107,8 @@ func join(parts ...[]Entry) (all []Entry) {
 			if i == 0 || e.Step != part[i-1].Step {
 				step++
 			}
-			all = append(all, Entry{Serial: len(all) + 1, Step: step, Second: e.Second, Args: e.Args})
+			e.Serial, e.Step = len(all)+1, step
+			all = append(all, e)
 		}
 	}
 	return all

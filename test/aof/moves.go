@@ -9,26 +9,18 @@ import (
 // part of the history. MIGRATE shows as RESTORE-ASKING at the target, and then as DEL at
 // the source.
 
-// Timed are the entries of a server, each with the earliest time at which it may have been
-// written: Unix time, ms.
-func Timed(entries []Entry, ttl func(value string) (int64, bool)) []TimedEntry {
+// Timed returns the entries of a server with the times that are known of each.
+func Timed(entries []Entry, ttl func(value string) (int64, bool)) []Entry {
 	log := Replay(entries, ttl)
-	all := make([]TimedEntry, len(entries))
-	for i, e := range entries {
-		all[i].Entry = e
-		all[i].At, _ = log.Span(e.Step)
+	all := slices.Clone(entries)
+	for i := range all {
+		all[i].Earliest, all[i].Latest = log.Span(all[i].Step)
 	}
 	return all
 }
 
-// A TimedEntry is an entry with the earliest time of it.
-type TimedEntry struct {
-	Entry
-	At int64
-}
-
 // names are the keys that the entry is about, but for marks.
-func (e TimedEntry) names() []string {
+func (e Entry) names() []string {
 	switch {
 	case len(e.Args) < 2 || isMarkKey(e.Args[1]):
 		return nil
@@ -38,27 +30,19 @@ func (e TimedEntry) names() []string {
 	return e.Args[1:2]
 }
 
-func (e TimedEntry) isMark() bool { return isMark(e.Entry) }
-
 // Moved puts together what two servers wrote about a slot while it was the source's, was
-// moved, and until the move was over. The slot's entries are those of which about tells;
-// marks are kept, as they tell the time.
+// moved, and until the move was over. The slot's entries are those of which about tells.
 //
 // What is known of the order: a key is at the source first, and once it is at the target
 // it is at the source no more.
-func Moved(source, target []TimedEntry, about func(name string) bool) []TimedEntry {
-	of := func(e TimedEntry) bool { return !e.isMark() && !slices.ContainsFunc(e.names(), about) }
-	source, target = slices.DeleteFunc(slices.Clone(source), of), slices.DeleteFunc(slices.Clone(target), of)
-
-	// What the target wrote long before is of no use here.
-	for len(target) > 0 && target[0].isMark() {
-		target = target[1:]
-	}
+func Moved(source, target []Entry, about func(name string) bool) []Entry {
+	others := func(e Entry) bool { return !slices.ContainsFunc(e.names(), about) }
+	source, target = slices.DeleteFunc(slices.Clone(source), others), slices.DeleteFunc(slices.Clone(target), others)
 	for i := range target {
 		target[i].Step = -target[i].Step // not to be taken for one with the source's of that number
 	}
 	arrived := make(map[string]bool)
-	target = slices.DeleteFunc(target, func(e TimedEntry) bool {
+	target = slices.DeleteFunc(target, func(e Entry) bool {
 		restored := strings.HasPrefix(e.Args[0], "RESTORE")
 		if restored {
 			arrived[e.Args[1]] = true
@@ -78,7 +62,7 @@ func Moved(source, target []TimedEntry, about func(name string) bool) []TimedEnt
 		}
 	}
 
-	var all []TimedEntry
+	var all []Entry
 	from := 0
 	upTo := func(i int) { // no step is torn apart
 		for ; from < i || from > 0 && from < len(source) && source[from].Step == source[from-1].Step; from++ {
@@ -99,7 +83,7 @@ func Moved(source, target []TimedEntry, about func(name string) bool) []TimedEnt
 				}
 			}
 		}
-		for from < len(source) && source[from].At <= target[i].At {
+		for from < len(source) && source[from].Earliest <= target[i].Earliest {
 			upTo(from + 1)
 		}
 		all = append(all, target[i:end]...)
@@ -109,21 +93,11 @@ func Moved(source, target []TimedEntry, about func(name string) bool) []TimedEnt
 	return all
 }
 
-// Untimed returns the entries of all parts, numbered anew.
-func Untimed(parts ...[]TimedEntry) []Entry {
-	var all [][]Entry
-	for _, part := range parts {
-		var entries []Entry
-		for _, e := range part {
-			entries = append(entries, e.Entry)
-		}
-		all = append(all, entries)
-	}
-	return join(all...)
-}
+// Renumbered returns the entries of all parts, numbered anew.
+func Renumbered(parts ...[]Entry) []Entry { return join(parts...) }
 
 // AfterMark splits entries behind the mark with that number.
-func AfterMark(entries []TimedEntry, mark string) (until, after []TimedEntry, ok bool) {
-	i := slices.IndexFunc(entries, func(e TimedEntry) bool { return e.isMark() && len(e.Args) > 2 && e.Args[2] == mark })
+func AfterMark(entries []Entry, mark string) (until, after []Entry, ok bool) {
+	i := slices.IndexFunc(entries, func(e Entry) bool { return isMark(e) && len(e.Args) > 2 && e.Args[2] == mark })
 	return entries[:i+1], entries[i+1:], i >= 0
 }

@@ -47,6 +47,10 @@ type Entry struct {
 	Step   int      // the same for all commands of one script or transaction: they took effect together
 	Second int64    // Unix time when the step began, cut off to seconds; 0: unknown
 	Args   []string // the command, in capitals, and its arguments
+
+	// When the step took place, if that is known from the whole history of a server, of
+	// which this is a part: see Log.Span. Both 0: not known.
+	Earliest, Latest int64
 }
 
 // Restarted is the command of the entry that stands for a restart without data.

@@ -31,6 +31,7 @@ type moment struct {
 	till   int64 // of the last one
 	raise  int64 // the fence was raised to this time in ms
 
+	known           *span // from elsewhere, or nil
 	forked, rewound bool  // see Forked and Rewound
 	over            int64 // of Rewound, in ms; 0: unknown
 }
@@ -42,6 +43,9 @@ func (t *times) entry(e Entry) {
 	}
 	t.last = &t.steps[e.Step]
 	t.last.second = e.Second * 1000
+	if e.Latest != 0 {
+		t.last.known = &span{e.Earliest, e.Latest}
+	}
 }
 
 func (t *times) exactly(ms int64) {
@@ -86,6 +90,9 @@ func (t *times) settle() []span {
 	// the fork, and know nothing of each other.
 	earliest, forked := int64(0), int64(0)
 	for i := range spans {
+		if t.steps[i].known != nil {
+			continue
+		}
 		earliest = max(earliest, spans[i].earliest)
 		spans[i].earliest = earliest
 		switch m := t.steps[i]; {
@@ -105,6 +112,10 @@ func (t *times) settle() []span {
 			}
 		case m.forked:
 			latest = min(latest, kept)
+		}
+		if known := t.steps[i].known; known != nil {
+			spans[i] = *known
+			continue
 		}
 		latest = min(latest, spans[i].latest)
 		spans[i].latest = latest

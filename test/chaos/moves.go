@@ -65,7 +65,7 @@ func moves(others []fault) []fault {
 // followSlots puts the history of each key together from those of the pairs, of which
 // each has a part.
 func (s *clusterSite) followSlots(pairs []record, ttl func(string) (int64, bool)) (all []record, err error) {
-	entries := make([][]aof.TimedEntry, len(pairs))
+	entries := make([][]aof.Entry, len(pairs))
 	for i, r := range pairs {
 		if r.lost > 0 {
 			return nil, fmt.Errorf("%d writes were lost amid moves of slots", r.lost)
@@ -73,14 +73,14 @@ func (s *clusterSite) followSlots(pairs []record, ttl func(string) (int64, bool)
 		entries[i] = aof.Timed(r.entries, ttl)
 	}
 	for key, name := range s.names {
-		left, at := append([][]aof.TimedEntry(nil), entries...), key
+		left, at := append([][]aof.Entry(nil), entries...), key
 		about := func(other string) bool { return keySlot(other) == keySlot(name) }
-		var parts [][]aof.TimedEntry
+		var parts [][]aof.Entry
 		for _, m := range s.moves {
 			if m.key != key {
 				continue
 			}
-			var until [2][]aof.TimedEntry
+			var until [2][]aof.Entry
 			for i, pair := range []int{m.from, m.to} {
 				var ok bool
 				if until[i], left[pair], ok = aof.AfterMark(left[pair], fmt.Sprint(m.over[i])); !ok {
@@ -90,7 +90,7 @@ func (s *clusterSite) followSlots(pairs []record, ttl func(string) (int64, bool)
 			parts, at = append(parts, aof.Moved(until[0], until[1], about)), m.to
 		}
 		parts = append(parts, aof.Moved(left[at], nil, about))
-		all = append(all, record{keys: []string{name}, entries: aof.Untimed(parts...)})
+		all = append(all, record{keys: []string{name}, entries: aof.Renumbered(parts...)})
 	}
 	return all, nil
 }

@@ -81,6 +81,9 @@ type record struct {
 	lost    int // entries of a server that died before it had passed them on
 }
 
+// gone is the TTL of a key that has ended since it was listed.
+const gone = -2
+
 // leftover lists the keys that are still in Redis, with their TTLs.
 func (e *episode) leftover() (left []check.Leftover, err error) {
 	ctx := context.Background()
@@ -94,7 +97,9 @@ func (e *episode) leftover() (left []check.Leftover, err error) {
 			if err != nil {
 				return nil, err
 			}
-			left = append(left, check.Leftover{Key: name, TTL: ttl})
+			if ttl != gone {
+				left = append(left, check.Leftover{Key: name, TTL: ttl})
+			}
 		}
 	}
 	return left, nil
