@@ -8,7 +8,7 @@
 # make simulate thousands of seeds in fake time; SEEDS=100000
 # make servers  all tests on other servers and versions, which it installs; ON="redis8 valkey9", QUICK=1; docs/servers.md
 # make clients  the suite with all kinds of clients, on several versions of go-redis; GOREDIS=v9.21.0; docs/servers.md
-# make soak     repeats the tests that live on chance, for minutes
+# make soak     chaos, simulation, tests that live on chance, scripts and fuzzing in turn, for hours; FOR=8h, SERVERS=folder
 # make fuzz     fuzzes each target for a while, or some: FUZZ="FuzzKeys FuzzFlags"
 # make bench    compares with other libraries, in 20 to 25 minutes; writes bench/results.*, docs/performance.md and its plots
 # make bench-topologies  quorums and clusters alone, in 4 minutes; the rest of those files stays
@@ -22,7 +22,6 @@ FOR ?= 20m
 SEEDS ?= 20000
 FUZZTIME ?= 30s
 FUZZ = $$all
-SOAK = NoWakeUp Crosses Order Overlaps Amid Neighbour Asleep Killed Lost Survives Suite
 
 .PHONY: test check lint redis cc tools chaos mutants model simulate servers clients soak fuzz bench bench-topologies bench-quick microbench
 
@@ -80,9 +79,9 @@ servers: cc
 clients: redis cc
 	test/clients/run.sh $(GOREDIS)
 
-soak: redis
-	$(call list,.) && $(call match,$(SOAK)) && \
-		$(GO) test -race -timeout 60m -count 20 -run "$$(echo $(SOAK) | tr ' ' '|')" .
+soak: FOR = 1h
+soak: redis cc
+	cd test && $(GO) run ./soak -for $(FOR) $(SEED:%=-seed %) $(SERVERS:%=-servers %) -report ../docs/reliability.md
 
 fuzz:
 	$(call list,.) && all=$$(echo "$$all" | grep ^Fuzz) && \

@@ -43,6 +43,7 @@ func main() {
 		share  = flag.String("share", "1/1", "k/n: of these faults only each n-th, beginning with the k-th")
 		only   = flag.String("fault", ".", "regular expression of the faults to inject")
 		report = flag.String("report", "", "page to write the table into, between its marks, if nothing was found")
+		into   = flag.String("results", "", "file to write what came of each episode into, as JSON")
 		keep   = flag.String("keep", "", "folder for the logs of all episodes; empty: only those of failures are kept")
 	)
 	flag.Parse()
@@ -81,6 +82,11 @@ func main() {
 		failures += r.failures()
 	}
 	fmt.Printf("\n%s\n%sseed %d, %v\n", table(rows), times(rows), *seed, time.Since(began).Round(time.Second))
+	if *into != "" {
+		if err := writeResults(*into, rows); err != nil {
+			exit(err)
+		}
+	}
 	if *report != "" && failures == 0 {
 		if err := writeReport(*report, rows, *seed, time.Since(began)); err != nil {
 			exit(err)

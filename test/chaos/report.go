@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -129,6 +130,26 @@ func writeReport(path string, rows []row, seed uint64, took time.Duration) error
 		seed, took.Round(time.Second), server, runtime.Version(), runtime.NumCPU())
 	page := before + tableBegin + summary + table(rows) + "\n" + times(rows) + tableEnd + after
 	return os.WriteFile(path, []byte(page), 0o644)
+}
+
+// writeResults writes what came of each episode, for other programs.
+func writeResults(path string, rows []row) error {
+	type result struct {
+		Fault, On                         string
+		Calls, Acquired, Lost, Violations int
+		Injected                          map[string]int // by kind
+	}
+	var all []result
+	for _, r := range rows {
+		all = append(all, result{
+			r.fault.name, r.fault.on, r.report.Operations, r.report.Grants, r.lost, r.failures(), r.injected,
+		})
+	}
+	text, err := json.MarshalIndent(all, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o644)
 }
 
 // times lists what was injected, by kind.
