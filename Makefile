@@ -1,7 +1,7 @@
 # make test     installs what is missing and runs all tests, but for some that are heavy; it goes on after those that
 #               fail, and says at the end which did
 # make check    what CI runs: format, vet, staticcheck, all tests, and short forms of what follows; of the
-#               mutants another twelfth each day, and of the faults of chaos another sixth
+#               mutants another twelfth each day, of the faults of chaos another sixth, and another server
 # make chaos    real processes, a real Redis, real faults; FOR=1h, SEED=42; writes docs/reliability.md
 # make mutants  breaks the library in many ways, and demands that a test notices each
 # make model    searches all states of the model of the protocol; writes docs/model.md
@@ -33,7 +33,8 @@ check: export REDISLOCK_TEST_CLIENTS = $(shell echo $$(($$(date +%s) / 86400 % 6
 check: tools lint test
 	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
 	test/model/verify.sh small
-	cd test && $(GO) run -race ./chaos -for 160s -seed 1 -share $$(($$(date +%s) / 86400 % 6 + 1))/6
+	cd test && $(GO) run -race ./chaos -for 120s -seed 1 -share $$(($$(date +%s) / 86400 % 6 + 1))/6
+	test/servers/run.sh -quick today
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted"; exit 1; fi

@@ -66,29 +66,31 @@ func (r *run) start(ctx context.Context, folder, name string, args ...string) er
 func chaos(ctx context.Context, r *run) error {
 	results := filepath.Join(r.dir, "chaos.json")
 	keep := filepath.Join(r.dir, fmt.Sprint("chaos-", r.seed))
-	err := r.start(ctx, ".", r.binary("chaos"), "-for", r.budget.String(), "-seed", fmt.Sprint(r.seed), "-results", results, "-keep", keep)
-	if err != nil {
-		return err // with the logs of all episodes in keep
-	}
+	failure := r.start(ctx, ".", r.binary("chaos"),
+		"-for", r.budget.String(), "-seed", fmt.Sprint(r.seed), "-results", results, "-keep", keep)
 	text, err := os.ReadFile(results)
 	if err != nil {
-		return err
+		return errors.Join(failure, err)
 	}
 	var episodes []struct {
-		Calls, Lost int
-		Injected    map[string]int
+		Calls, Lost, Violations int
+		Injected                map[string]int
 	}
-	if err := json.Unmarshal(text, &episodes); err != nil {
-		return err
+	if err := errors.Join(json.Unmarshal(text, &episodes), os.Remove(results)); err != nil {
+		return errors.Join(failure, err)
 	}
 	for _, e := range episodes {
 		r.figures["calls"] += e.Calls
 		r.figures["writes lost with masters"] += e.Lost
+		r.figures["violations"] += e.Violations
 		for _, n := range e.Injected {
 			r.figures["faults"] += n
 		}
 	}
-	r.figures["episodes"] = len(episodes)
+	r.figures["episodes"] += len(episodes)
+	if failure != nil {
+		return failure // with the logs of all episodes in keep
+	}
 	return os.RemoveAll(keep)
 }
 
