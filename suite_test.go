@@ -299,6 +299,8 @@ func suiteOddKeys(t *testing.T, on *site) {
 		require.NoError(t, soon(t, second).Err)
 		require.Equal(t, second.Value(), on.owner(t, key), "%.20q", key)
 		require.NoError(t, second.Unlock())
-		require.Empty(t, on.owner(t, key), "%.20q", key)
+		// Of a request that was slow, as with so long a key, a copy that comes late may take
+		// the key, and is undone.
+		eventually(t, fmt.Sprintf("%.20q is free", key), func() bool { return on.owner(t, key) == "" })
 	}
 }
