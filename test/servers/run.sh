@@ -52,7 +52,7 @@ install() {
 
 # What takes sharded channels, or the record of an append-only file of several parts:
 # Redis has both from 7.0 on.
-sharded='Cluster|Suite/cluster|UniversalClient'
+sharded='Cluster|./[Cc]luster'
 
 quick=
 if [ "${1-}" = -quick ]; then quick=1; shift; fi
