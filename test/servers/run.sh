@@ -84,7 +84,7 @@ for name; do
 		on go test -race -count 1 -run '^TestSuite$' .
 		on go test -race -count 1 -run '^Test(DatabaseOfACluster|SuiteOfClients)$/^(cluster-database|failover-cluster|tls)$' .
 		on go -C test test -race -count 1 ./scripts
-		on go -C test run -race ./chaos -for 30s -seed 1 -fault '^(none|Cluster: (planned failover|slots moved)|Sentinel: kill -9 of the master|quorum: faults of one node)$'
+		on go -C test run -race ./chaos -for 30s -seed 1 -fault '^(none|Cluster: planned failover|Sentinel: kill -9 of the master|quorum: faults of one node)$'
 	else
 		on go test -race -count 1 -timeout 30m .
 		on go -C test test -race -count 1 ./scripts ./aof ./check
