@@ -28,12 +28,15 @@ FUZZ = $$all
 test: redis cc
 	cd test && GO=$(GO) $(GO) run ./all $(HEAVY) $(MODULES:%=../%)
 
+# Shell: of so many parts another each day, such as 2/6.
+share = $$(($$(date +%s) / 86400 % $(1) + 1))/$(1)
+
 check: HEAVY = -heavy
-check: export REDISLOCK_TEST_CLIENTS = $(shell echo $$(($$(date +%s) / 86400 % 6 + 1)))/6
+check: export REDISLOCK_TEST_CLIENTS = $(shell echo $(call share,6))
 check: tools lint test
-	cd test && $(GO) run ./mutants -share $$(($$(date +%s) / 86400 % 12 + 1))/12
+	cd test && $(GO) run ./mutants -share $(call share,12)
 	test/model/verify.sh small
-	cd test && $(GO) run -race ./chaos -for 120s -seed 1 -share $$(($$(date +%s) / 86400 % 6 + 1))/6
+	cd test && $(GO) run -race ./chaos -for 120s -seed 1 -share $(call share,6)
 	test/servers/run.sh -quick today
 
 lint:
