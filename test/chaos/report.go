@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/redislock/redislock/test/check"
+	"github.com/redislock/redislock/test/page"
 )
 
 // A row is what came of one episode.
@@ -102,22 +103,8 @@ func table(rows []row) string {
 	return b.String()
 }
 
-const (
-	tableBegin = "<!-- written by make chaos: begin -->\n"
-	tableEnd   = "<!-- written by make chaos: end -->\n"
-)
-
 // writeReport puts the table into the page, between its marks.
 func writeReport(path string, rows []row, seed uint64, took time.Duration) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut(string(text), tableBegin)
-	_, after, found2 := strings.Cut(rest, tableEnd)
-	if !found || !found2 {
-		return fmt.Errorf("%s lacks the marks %q and %q", path, tableBegin, tableEnd)
-	}
 	version, err := exec.Command("redis-server", "--version").Output()
 	if err != nil {
 		return err
@@ -128,8 +115,7 @@ func writeReport(path string, rows []row, seed uint64, took time.Duration) error
 	}
 	summary := fmt.Sprintf("Seed %d, %v in all, %s, %s with the race detector, %d cores.\n\n",
 		seed, took.Round(time.Second), server, runtime.Version(), runtime.NumCPU())
-	page := before + tableBegin + summary + table(rows) + "\n" + times(rows) + tableEnd + after
-	return os.WriteFile(path, []byte(page), 0o644)
+	return page.Write(path, "make chaos", summary+table(rows)+"\n"+times(rows))
 }
 
 // writeResults writes what came of each episode, for other programs.

@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/redislock/redislock/test/page"
 )
 
 func main() {
@@ -116,7 +118,7 @@ func (s *soak) run(ctx context.Context, servers, report string) (err error) {
 		return errors.Join(ctx.Err(), fmt.Errorf("%d runs failed: %s", len(s.kept), strings.Join(s.kept, " ")))
 	}
 	if report != "" {
-		err = write(report, text)
+		err = page.Write(report, "make soak", text)
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
@@ -136,7 +138,7 @@ func (s *soak) one(ctx context.Context, p part, round int) {
 	}
 	server := "no server"
 	if p.server {
-		server = r.version(ctx)
+		server = version(ctx, folder)
 	}
 	l := s.lineOf(p.name, server)
 	l.runs, l.took = l.runs+1, l.took+time.Since(began)
@@ -188,24 +190,12 @@ func (s *soak) findServers(folder string) error {
 	return nil
 }
 
-// version returns what the server of a run is called.
-func (r *run) version(ctx context.Context) string {
-	program := "redis-server"
-	for _, folder := range filepath.SplitList(r.path) {
-		if full := filepath.Join(folder, program); executable(full) {
-			program = full
-			break
-		}
-	}
-	text, err := exec.CommandContext(ctx, program, "--version").Output()
+// version returns what the server in a folder is called, or, without one, that in PATH.
+func version(ctx context.Context, folder string) string {
+	text, err := exec.CommandContext(ctx, filepath.Join(folder, "redis-server"), "--version").Output()
 	name, rest, found := strings.Cut(string(text), " server v=")
 	if err != nil || !found {
 		return "an unknown server"
 	}
 	return name + " " + strings.Fields(rest)[0]
-}
-
-func executable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,23 +35,4 @@ func thousands(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
-}
-
-const (
-	begin = "<!-- written by make soak: begin -->\n"
-	end   = "<!-- written by make soak: end -->\n"
-)
-
-// write puts the table into the page, between its marks.
-func write(path, text string) error {
-	page, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut(string(page), begin)
-	_, after, found2 := strings.Cut(rest, end)
-	if !found || !found2 {
-		return fmt.Errorf("%s lacks the marks %q and %q", path, begin, end)
-	}
-	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
 }
