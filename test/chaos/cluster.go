@@ -151,7 +151,7 @@ func (s *clusterSite) outlive(e *episode, stands bool) {
 		if stands {
 			return nil
 		}
-		return p.until("the replica takes over", func(ctx context.Context) error {
+		return until("the replica takes over", func(ctx context.Context) error {
 			return p.admins[heir].Do(ctx, "cluster", "failover", "takeover").Err()
 		})
 	}, func(int) error { return nil }))

@@ -35,7 +35,7 @@ func moveSlot(e *episode) {
 	e.must(s.Move(slot, to))
 	for i, at := range []int{m.from, m.to} {
 		p := s.pairs[at]
-		e.must(p.until("a mark is set", func(context.Context) (err error) {
+		e.must(until("a mark is set", func(context.Context) (err error) {
 			m.over[i], err = p.setMark()
 			return err
 		}))

@@ -156,7 +156,7 @@ func (p *pair) handOver(begin, demote func(ctx context.Context, heir int) error)
 	p.check()
 	heir := 1 - p.at
 	var begun time.Time
-	if err := p.until("the replica is the master", func(ctx context.Context) error {
+	if err := until("the replica is the master", func(ctx context.Context) error {
 		if time.Since(begun) > retryAfter {
 			begun = time.Now()
 			if err := begin(ctx, heir); err != nil {
@@ -169,7 +169,7 @@ func (p *pair) handOver(begin, demote func(ctx context.Context, heir int) error)
 		return err
 	}
 	p.turn(heir)
-	return p.until("the master is a replica", func(ctx context.Context) error {
+	return until("the master is a replica", func(ctx context.Context) error {
 		if demote != nil {
 			if err := demote(ctx, heir); err != nil {
 				return err
@@ -197,7 +197,7 @@ func (p *pair) kill(promote func(heir int) error) error {
 	if err := promote(heir); err != nil {
 		return err
 	}
-	if err := p.until("the replica is the master", func(ctx context.Context) error { return p.is(ctx, heir, "master") }); err != nil {
+	if err := until("the replica is the master", func(ctx context.Context) error { return p.is(ctx, heir, "master") }); err != nil {
 		return err
 	}
 	p.turn(heir)
@@ -239,7 +239,7 @@ func (p *pair) outlive(stands bool, promote, demote func(heir int) error) error 
 	if err := promote(heir); err != nil {
 		return err
 	}
-	if err := p.until("the replica is the master", func(ctx context.Context) error { return p.is(ctx, heir, "master") }); err != nil {
+	if err := until("the replica is the master", func(ctx context.Context) error { return p.is(ctx, heir, "master") }); err != nil {
 		return err
 	}
 	p.turn(heir)
@@ -250,7 +250,7 @@ func (p *pair) outlive(stands bool, promote, demote func(heir int) error) error 
 	if err := demote(heir); err != nil {
 		return err
 	}
-	if err := p.until("the master is a replica", func(ctx context.Context) error { return p.is(ctx, victim, "slave") }); err != nil {
+	if err := until("the master is a replica", func(ctx context.Context) error { return p.is(ctx, victim, "slave") }); err != nil {
 		return err
 	}
 	over := time.Now().UnixMilli()
@@ -308,7 +308,7 @@ func (p *pair) check() {
 
 // historyID returns what a master calls its history; of another server nothing.
 func (p *pair) historyID(i int) (id string) {
-	_ = p.until("the master tells its history", func(ctx context.Context) error {
+	_ = until("the master tells its history", func(ctx context.Context) error {
 		info, err := p.info(ctx, i)
 		if info["role"] == "master" {
 			id = info["master_replid"]
@@ -329,7 +329,7 @@ func (p *pair) turn(heir int) {
 // follow waits until a server follows the master, and what that does goes into its
 // file.
 func (p *pair) follow(replica int) error {
-	return p.until("the replica follows its master", func(ctx context.Context) error {
+	return until("the replica follows its master", func(ctx context.Context) error {
 		info, err := p.info(ctx, replica)
 		if err != nil {
 			return err
@@ -390,7 +390,7 @@ func (p *pair) info(ctx context.Context, i int) (map[string]string, error) {
 }
 
 // until looks, again and again, until there is no error any more.
-func (p *pair) until(what string, look func(ctx context.Context) error) error {
+func until(what string, look func(ctx context.Context) error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		err := look(ctx)

@@ -115,7 +115,7 @@ func (s *sentinelSite) outlive(e *episode, stands bool) {
 		if stands {
 			return nil
 		}
-		return s.until("the sentinels replace the master", func(ctx context.Context) error {
+		return until("the sentinels replace the master", func(ctx context.Context) error {
 			return s.sentinel.Do(ctx, "sentinel", "failover", s.Name).Err()
 		})
 	}, func(int) error { return nil }))

@@ -63,16 +63,7 @@ func (n node) tell(args ...any) error { return n.admin.Do(context.Background(), 
 // undo tells a server until it has done it: it may be down just now, or its connections
 // are being cut.
 func (e *episode) undo(n node, args ...any) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		err := n.tell(args...)
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			e.complain("%v: %v", args, err)
-			return
-		}
-	}
+	e.must(until(fmt.Sprint(args...), func(context.Context) error { return n.tell(args...) }))
 }
 
 // each does something to all of the servers at once.
