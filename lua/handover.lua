@@ -58,9 +58,9 @@ local function skip(members)
   end
 end
 
--- The first look is at one member, who can be told as a rule. What is told by text in
--- it, and made only when it is needed, is so because this script is what a handover
--- costs: Redis takes long over numbers that it is called with.
+-- The first look is at one member, who can be told as a rule. It is called with text, as
+-- Redis takes long over numbers, and tables for others are made when there are any: this
+-- script is most of what a handover costs.
 local function handover(self, channel)
   local next, time, token
   local heard, unheard = {}, {} -- whether other managers listen; those that do not
