@@ -209,6 +209,30 @@ func TestLineThatNobodyHearsStays(t *testing.T) {
 	})
 }
 
+// Whoever stands in the line alone and cannot be told stands there afterwards as it did
+// before, and for as long.
+func TestWhoeverIsPutBackKeepsItsTime(t *testing.T) {
+	onEach(t, func(t *testing.T, client *redis.Client) {
+		m := newManager(t, client)
+		queue, shortest := redislock.KeysOf("key")
+		const member = "a manager:60000:1:value"
+		require.NoError(t, client.ZAdd(ctx, queue, redis.Z{Score: 1796032420616427, Member: member}).Err())
+		require.NoError(t, client.Set(ctx, shortest, "60000", time.Hour).Err())
+		require.NoError(t, client.PExpire(ctx, queue, time.Hour).Err())
+		l := acquire(t, m, "key", time.Minute)
+		require.NoError(t, l.Unlock())
+		stays, err := client.ZRangeWithScores(ctx, queue, 0, -1).Result()
+		require.NoError(t, err)
+		require.Equal(t, []redis.Z{{Score: 1796032420616427, Member: member}}, stays)
+		for _, key := range []string{queue, shortest} {
+			left := client.PTTL(ctx, key).Val()
+			require.Greater(t, left, 50*time.Minute, key)
+			require.LessOrEqual(t, left, time.Hour, key)
+		}
+		require.NoError(t, client.Del(ctx, queue, shortest).Err())
+	})
+}
+
 // The user may not ask who listens, as one whose rights are of before: everything
 // works, grants are confirmed, and it is said once.
 func TestForbiddenToAskWhoListens(t *testing.T) {

@@ -2,7 +2,7 @@
 -- they cannot do without.
 --
 -- handover(self, channel) makes the first waiter that can be told the holder.
---   KEYS     1 lock, 2 queue, 3 fence, 5 skipped
+--   KEYS     1 lock, 2 queue, 3 fence, 4 shortest, 5 skipped
 --   self     id of the calling manager: its own waiters are told by the reply
 --   channel  prefix of the managers' grant channels; in a cluster it has a {tag}
 --            of the lock's slot, and the sharded commands know who listens
@@ -58,34 +58,43 @@ local function skip(members)
   end
 end
 
--- The first look is at one member, who can be told as a rule. It is called with text, as
--- Redis takes long over numbers, and tables for others are made when there are any: this
--- script is most of what a handover costs.
+-- putBack has a member that was popped stand where it stood. If it stood alone, the queue
+-- was gone for a moment and its time to live with it: that is the same as of "shortest".
+local function putBack(member, score)
+  redis.call('ZADD', KEYS[2], score, member)
+  if redis.call('PTTL', KEYS[2]) == -1 then
+    redis.call('PEXPIRE', KEYS[2], math.max(redis.call('PTTL', KEYS[4]), 60000))
+  end
+end
+
+-- The first member is the next holder as a rule, so it is popped at once, and put back
+-- where it cannot be told. Ranks are text, as Redis takes long over numbers, and tables
+-- for others are made when there are any: this script is most of what a handover costs.
 local function handover(self, channel)
   local next, time, token
-  local heard, unheard = {}, {} -- whether other managers listen; those that do not
+  local deaf -- managers that do not listen, as keys, and in order
   local passed -- score and member of those who cannot be told, in order
-  local rank, from, to = 0, '0', '0'
+  local rank = 0
+  local found, popped = redis.pcall('ZPOPMIN', KEYS[2]), true
   repeat
-    local found = redis.pcall('ZRANGE', KEYS[2], from, to, 'WITHSCORES')
     if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then
-      return nil, found
+      return nil, found -- a refusal is replied as Redis said it
     end
     for i = 1, #found, 2 do -- nobody can stand in what is no queue
       local manager, ttl, seq, value = string.match(found[i], '^([^:]*):(%d+):(%d+):(.*)$')
       local own = manager == self
-      local hears = own or manager and heard[manager]
-      if manager and hears == nil then
+      local hears = own
+      if manager and not own and not (deaf and deaf[manager]) then
         hears = listens(manager, channel)
-        heard[manager] = hears
         if not hears then
-          unheard[#unheard + 1] = manager
+          deaf = deaf or {}
+          deaf[manager] = true
+          deaf[#deaf + 1] = manager
         end
       end
       if hears then
-        local popped = redis.pcall('ZPOPMIN', KEYS[2], rank > 0 and rank + 1 or '1')
-        if popped.err then
-          return nil, popped -- a refusal is replied as Redis said it
+        if not popped then
+          redis.call('ZPOPMIN', KEYS[2], rank + 1)
         end
         if passed then
           skip(passed)
@@ -102,10 +111,15 @@ local function handover(self, channel)
           next = {own = own, seq = seq, value = value, ttl = ttl, token = token, time = time}
           break
         end
-        heard[manager] = false
+        deaf = deaf or {}
+        deaf[manager] = true
         skip({found[i + 1], found[i]})
-        passed, rank = nil, 0
+        passed, rank, popped = nil, 0, false
         break -- to look anew
+      end
+      if popped then
+        putBack(found[i], found[i + 1])
+        popped = false
       end
       if manager then
         passed = passed or {}
@@ -114,10 +128,11 @@ local function handover(self, channel)
       end
       rank = rank + 1
     end
-    from, to = rank, rank + 99
-  until next or #found == 0
-  for _, manager in ipairs(unheard) do
-    publish(manager, channel, 'look ' .. KEYS[1])
+    local all = next or #found == 0
+    found = all or redis.pcall('ZRANGE', KEYS[2], rank, rank + 99, 'WITHSCORES')
+  until all
+  for i = 1, deaf and #deaf or 0 do
+    publish(deaf[i], channel, 'look ' .. KEYS[1])
   end
   return next, nil, passed ~= nil
 end

@@ -235,3 +235,27 @@ func TestAJoinThatIsMovedIsOne(t *testing.T) {
 	}
 	require.Equal(t, []string{"join a 20", "join b 21", "pop a 20", "pop b 21"}, told)
 }
+
+// A script that pops a waiter and finds that it cannot be told puts it back: nothing has
+// happened to it.
+func TestAWaiterThatIsPutBackWasNotPopped(t *testing.T) {
+	at := func(serial, step int, args string) Entry {
+		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
+	}
+	log := Replay([]Entry{
+		at(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
+		at(2, 2, "ZADD redislock:queue:{k} NX 30 m:5:2:b"),
+		at(3, 3, "ZPOPMIN redislock:queue:{k}"),
+		at(4, 3, "ZADD redislock:queue:{k} 20 m:5:1:a"),
+		at(5, 4, "ZPOPMIN redislock:queue:{k}"),
+		at(6, 4, "ZADD redislock:queue:{k} 20 m:5:1:a"),
+		at(7, 4, "ZPOPMIN redislock:queue:{k} 2"),
+		at(8, 4, "SET k b PXAT 9000"),
+		at(9, 5, "ZADD redislock:queue:{k} 40 m:5:1:a"),
+	}, nil)
+	var told []string
+	for _, f := range log.Keys["k"].Facts {
+		told = append(told, fmt.Sprintf("%v %s %v %t", f.Kind, f.Value, f.Score, f.Granted))
+	}
+	require.Equal(t, []string{"join a 20 false", "join b 30 false", "pop a 20 false", "pop b 30 true", "set b 0 false", "join a 40 false"}, told)
+}

@@ -176,7 +176,10 @@ func (r *replayer) onQueue(lock, command string, args []string) {
 		for ; len(pairs) >= 2; pairs = pairs[2:] {
 			score, _ := strconv.ParseFloat(pairs[0], 64)
 			q.add(pairs[1], score)
-			r.join(lock, memberFact(Join, pairs[1], score))
+			f := memberFact(Join, pairs[1], score)
+			if !r.putBack(lock, f) {
+				r.join(lock, f)
+			}
 		}
 	case "ZREM":
 		for _, text := range args {
@@ -206,6 +209,23 @@ func (r *replayer) onQueue(lock, command string, args []string) {
 	default:
 		r.strange(lock)
 	}
+}
+
+// putBack takes back that a member was popped, if a script adds it at once as it was: it
+// was found to be none that can be told.
+func (r *replayer) putBack(lock string, f Fact) bool {
+	at, ok := r.popped[[2]string{lock, f.Value}]
+	key := r.key(lock)
+	if !ok || at != len(key.Facts)-1 {
+		return false
+	}
+	pop := key.Facts[at]
+	if pop.Manager != f.Manager || pop.Seq != f.Seq || pop.Score != f.Score {
+		return false
+	}
+	key.Facts = key.Facts[:at]
+	delete(r.popped, [2]string{lock, f.Value})
+	return true
 }
 
 // join adds a Join. A script that finds that a newcomer has not the last place gives

@@ -242,12 +242,16 @@ func (m *model) claim(c call, i int) result {
 var memberForm = regexp.MustCompile(`(?s)^([^:]*):([0-9]+):([0-9]+):(.*)$`)
 
 // promote makes the first live waiter the holder. The dead before it, and what
-// never was a waiter, are gone from the line then. Where nobody lives it stays.
+// never was a waiter, are gone from the line then. Where nobody lives it stays, and
+// lives as long as what is known of it.
 func (m *model) promote(by *caller, clock span) (next grant, found bool) {
 	line := m.db[by.queue].zset
 	for i, s := range line {
 		part := memberForm.FindStringSubmatch(s.member)
 		if part == nil || part[1] != by.manager && !m.live[part[1]] {
+			if len(line) == 1 || i == 0 && m.db[by.queue].ttl < 0 { // alone, it was away for a moment, and the queue with it
+				m.expire(by.queue, max(m.db[by.shortest].ttl, 60_000))
+			}
 			continue
 		}
 		for _, before := range line[:i] {

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -74,6 +75,9 @@ func (t *truth) hasJoined(key, member string) {
 		t.story.violation("%s joins %s, and nobody has asked for that", member, key)
 		return
 	}
+	if t.putBack(a) {
+		return
+	}
 	// Who does not know his place, as the answer was lost, cannot claim it again
 	// after the line was lost as well. A request that was long under way may come
 	// when its caller has gone, or after another that was sent in its place.
@@ -98,6 +102,18 @@ func (t *truth) hasJoined(key, member string) {
 	a.excluded = t.excluded(a)
 	a.queued, a.skipped = true, false
 	t.touch(a.key)
+}
+
+// putBack tells whether a member that is added was popped by the same script, which has
+// found that it cannot be told.
+func (t *truth) putBack(a *attempt) bool {
+	at := slices.Index(t.current.popped, a)
+	if at < 0 {
+		return false
+	}
+	t.current.popped = slices.Delete(t.current.popped, at, at+1)
+	a.queued = true
+	return true
 }
 
 // wasPutBack is told that a member of a queue got another place: its first one, which

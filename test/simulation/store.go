@@ -263,11 +263,16 @@ func (s *store) sortedSet(name string, args []string) any {
 		}
 		return int64(0)
 	case "ZPOPMIN":
-		if len(args) != 2 {
+		last := "0"
+		switch len(args) {
+		case 1:
+		case 2:
+			last = strconv.FormatInt(integer(args[1])-1, 10)
+		default:
 			panic(errArguments)
 		}
 		gone := []any{}
-		for _, member := range e.ranked("0", strconv.FormatInt(integer(args[1])-1, 10)) {
+		for _, member := range e.ranked("0", last) {
 			gone = append(gone, member, e.scores[member])
 			s.zrem(key, e, member, popped)
 		}
