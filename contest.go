@@ -31,7 +31,7 @@ type contest struct {
 }
 
 const (
-	minWindow = time.Millisecond
+	minWindow = 700 * time.Microsecond
 	maxWindow = 50 * time.Millisecond
 
 	// maxSplitWindow is for votes that nobody wins, again and again: somebody left
