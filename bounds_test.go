@@ -147,6 +147,29 @@ func TestUnlockIsBoundedAmidCloseAndAfterIt(t *testing.T) {
 	}
 }
 
+// What Close cuts off, while Redis stands still, has failed for that, and not because a
+// context of the caller's has ended.
+func TestWhatCloseCutsOffSaysSo(t *testing.T) {
+	inBubbleOf(t, &bubble{options: func(o *redis.Options) { o.ReadTimeout = 3 * time.Second }}, func(t *testing.T, b *bubble) {
+		m := b.manager
+		held := acquire(t, m, "held", time.Hour)
+		b.frozen.Store(true)
+		answers := make(chan error, 2)
+		go func() { answers <- held.Extend(ctx, 2*time.Hour) }()
+		go func() {
+			_, err := m.TryLock(ctx, "key", time.Hour)
+			answers <- err
+		}()
+		time.Sleep(time.Second)
+		require.Error(t, m.Close())
+		for range 2 {
+			err := <-answers
+			require.Error(t, err)
+			require.NotErrorIs(t, err, context.Canceled)
+		}
+	})
+}
+
 // Nor does it take long to be told that keyspace events cannot be had.
 func TestRequiredEventsOfARedisThatStandsStill(t *testing.T) {
 	onKindsOfClients(t, func(t *testing.T, b *bubble) {

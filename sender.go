@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -297,6 +298,9 @@ func (s *shard) completeBatch(b *batch) *batch {
 	failed := false
 	for _, o := range b.ops {
 		err := o.err()
+		if b.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = ErrClosed // by Close: no caller's context goes with a batch
+		}
 		o.failure = classify(err)
 		s.proven = s.proven && !isDenied(err)
 		if o.failure == clientEnded {
