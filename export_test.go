@@ -23,14 +23,22 @@ const (
 	NoiseLimit  = noiseLimit
 )
 
-// Idle tells whether the manager keeps nothing in memory for any lock.
+// Idle tells whether the manager keeps nothing in memory for any lock, but for requests
+// under way that were answered before, over another connection.
 func (m *LockManager) Idle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	waiters := 0
 	m.allLines(func(ln *line) { waiters += ln.length + ln.acquiring })
 	for _, s := range m.shards {
-		waiters += s.backlog() + len(s.inFlight)
+		waiters += s.backlog()
+		for _, b := range s.inFlight {
+			for _, o := range b.ops {
+				if o.copies == nil || !o.copies.settled {
+					waiters++
+				}
+			}
+		}
 	}
 	return waiters == 0 && len(m.tickets) == 0 && len(m.named) == 0 && len(m.renewals.due) == 0
 }

@@ -26,7 +26,12 @@ type load struct {
 }
 
 func newLoad(t *testing.T) *load {
-	return &load{t: t, holders: make(map[string]*redislock.Lock), tokens: make(map[string]int64)}
+	l := &load{t: t, holders: make(map[string]*redislock.Lock), tokens: make(map[string]int64)}
+	t.Cleanup(func() { // of a test that has failed half-way
+		l.stop.Store(true)
+		l.done.Wait()
+	})
+	return l
 }
 
 func (l *load) run(m *redislock.LockManager, key string, ttl time.Duration) {

@@ -255,6 +255,7 @@ func TestQuorumOfClientsThatAreClosed(t *testing.T) {
 	clients := ns.clients()
 	m := newQuorum(t, clients)
 	holder := acquire(t, m, "key", time.Hour)
+	eventually(t, "all nodes have it", func() bool { return ns.holders("key", holder.Value()) == 3 })
 	require.NoError(t, clients[0].Close())
 	waiter := m.Lock(ctx, "key", time.Hour)
 	require.NoError(t, holder.Unlock())
