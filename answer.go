@@ -235,8 +235,11 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 	}
 	again := l.joined && r.added && !o.rejoin
 	l.joined = true
-	if l.state != waiting {
-		return // granted in the meantime
+	if l.state != waiting { // granted in the meantime
+		if l.state != leaving && l.hasChosenValue() {
+			m.standDown(l)
+		}
+		return
 	}
 	l.score = r.score
 	l.wasSeen(o, r.server)
@@ -257,6 +260,16 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 		}
 		m.rejoin(ln)
 	}
+}
+
+// standDown has a lock that was granted leave the line again. A request that crossed the
+// grant found its value under the key, could not tell whose it is, as others may go by the
+// same, and had it join anew. It would be granted the key once more when it is long over.
+func (m *LockManager) standDown(l *Lock) {
+	x := m.ghost(l.key, l.value)
+	x.options.value, x.token = l.value, l.token // which leaves the key alone
+	x.seq, x.ttl, x.joined = l.seq, l.ttl, true
+	m.submit(&op{kind: opRelease, lock: x})
 }
 
 // turned takes in that a script found the key free, and whose turn it was.

@@ -394,7 +394,9 @@ func (m *LockManager) forget(l *Lock) {
 
 // disown has messages that name the lock no longer find it.
 func (m *LockManager) disown(l *Lock) {
-	delete(m.tickets, l.seq)
+	if m.tickets[l.seq] == l {
+		delete(m.tickets, l.seq)
+	}
 	name := [2]string{l.key, l.value}
 	if m.named[name] == l {
 		delete(m.named, name)

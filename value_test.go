@@ -71,6 +71,29 @@ func TestEqualValueFoundByALookIsAnothers(t *testing.T) {
 	})
 }
 
+// A look that was under way as the lock was granted does not leave it in the line, where it
+// would be granted again when it is over.
+func TestChosenValueIsNotGrantedTwice(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := newWire(b)
+		holder := acquire(t, b.another(t).manager, "key", time.Hour)
+		l := b.manager.Lock(ctx, "key", 10*time.Second, worker)
+		awaitWaiters(t, b.client, "key", 1)
+		time.Sleep(time.Second)
+		w.next.Store(&fate{before: 100 * time.Millisecond})
+		b.manager.LookAt("key")
+		time.Sleep(50 * time.Millisecond)
+		require.NoError(t, holder.Unlock())
+		require.NoError(t, l.Wait().Err)
+		require.Zero(t, waiters(t, b.client, "key"))
+		time.Sleep(time.Second)
+		require.Zero(t, waiters(t, b.client, "key"), "it stands in the line that it has left")
+		require.Equal(t, "worker", b.client.Get(ctx, "key").Val())
+		require.NoError(t, l.Extend(ctx, time.Minute))
+		require.NoError(t, l.Unlock())
+	})
+}
+
 // A lock that was lost, and is unlocked late, leaves a later lock by the same value
 // alone, whether that is of the same manager or of another.
 func TestUnlockOfALostLockSparesALaterOneByTheSameValue(t *testing.T) {
