@@ -20,6 +20,8 @@ type Sentinels struct {
 	Name                string  // of the master, for clients
 	Master              *Server // the first one
 	Replicas, Sentinels []*Server
+
+	slow bool // the sentinels have only their own pace
 }
 
 // StartSentinels runs a master, that many replicas, and that many sentinels, more than
@@ -32,6 +34,9 @@ func StartSentinels(o Options, replicas, sentinels int) (*Sentinels, error) {
 	err := s.start(o, replicas, sentinels)
 	if err == nil {
 		err = until(s.complete)
+	}
+	if err == nil {
+		err = s.watch()
 	}
 	if err != nil {
 		s.Kill()
@@ -85,13 +90,31 @@ func (s *Sentinels) start(o Options, replicas, sentinels int) error {
 // that, a new master seems dead at once. A second fail-over amid the first can leave
 // the sentinels in disagreement for good. On the other hand, replicas that have told
 // nothing of themselves for five times PING-PERIOD are not promoted, and they do so
-// once a second. Redis before 7 has only its own pace, so it has to be more patient.
+// once a second. Redis before 7 has only its own pace: see watch.
 func (s *Sentinels) hurry(sentinel *Server) error {
 	_, err := sentinel.do("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500, "PING-PERIOD", 300)
 	if err != nil {
-		_, err = sentinel.do("SENTINEL", "SET", s.Name, "down-after-milliseconds", 3000)
+		_, err = sentinel.do("PING")
+		s.slow = true
 	}
 	return err
+}
+
+// watch has the sentinels take a master for dead that is silent for a second, or for
+// more where they look more rarely. They wait for a minute before all is connected: a busy
+// machine may stand still for a second, and a fail-over amid the start leaves the servers
+// in disagreement.
+func (s *Sentinels) watch() error {
+	downAfter := 1000
+	if s.slow {
+		downAfter = 3000
+	}
+	for _, sentinel := range s.Sentinels {
+		if _, err := sentinel.do("SENTINEL", "SET", s.Name, "down-after-milliseconds", downAfter); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // configs returns what each sentinel is told. It is all that they would find out by
@@ -106,7 +129,7 @@ func (s *Sentinels) configs() [][]string {
 		configs[i] = []string{
 			"sentinel myid " + ids[i],
 			fmt.Sprintf("sentinel monitor %s %s %d", s.Name, hostAndPort(s.Master), len(s.Sentinels)/2+1),
-			fmt.Sprintf("sentinel down-after-milliseconds %s 1000", s.Name),
+			fmt.Sprintf("sentinel down-after-milliseconds %s 60000", s.Name), // until watch
 			// Who was not elected, because all stood at once, stands again after twice that.
 			fmt.Sprintf("sentinel failover-timeout %s 2000", s.Name),
 			fmt.Sprintf("sentinel parallel-syncs %s %d", s.Name, max(1, len(s.Replicas))),
