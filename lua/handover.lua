@@ -68,8 +68,8 @@ local function putBack(member, score)
 end
 
 -- The first member is the next holder as a rule, so it is popped at once, and put back
--- where it cannot be told. Ranks are text, as Redis takes long over numbers, and tables
--- for others are made when there are any: this script is most of what a handover costs.
+-- where it cannot be told. Tables for others are made when there are any: this script is
+-- most of what a handover costs.
 local function handover(self, channel)
   local next, time, token
   local deaf -- managers that do not listen, as keys, and in order
