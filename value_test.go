@@ -45,7 +45,7 @@ func TestEqualValuesExcludeEachOther(t *testing.T) {
 		require.NoError(t, soon(t, next).Err, "it is not told of its grant")
 		again := b.Lock(ctx, "key", time.Minute, worker)
 		// A look of the holder's that its grant has crossed may have put it into the line
-		// again: its release takes it out.
+		// again, for a moment.
 		eventually(t, "the other has joined", func() bool {
 			queue, _ := redislock.KeysOf("key")
 			return slices.ContainsFunc(client.ZRange(ctx, queue, 0, -1).Val(), func(member string) bool {

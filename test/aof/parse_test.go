@@ -177,15 +177,15 @@ func TestTimesAreNarrowedByTheStepsAround(t *testing.T) {
 	}
 }
 
+// in is an entry of a step, at ten seconds.
+func in(serial, step int, args string) Entry {
+	return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
+}
+
 // A token is one more than the last, from nothing if need be. A script that finds it
 // too low sets the fence to the server's clock, and what it had drawn does not count.
 func TestTheFenceIsReplayed(t *testing.T) {
-	at := func(step int, args string) Entry {
-		return Entry{Serial: step, Step: step, Second: 10, Args: strings.Fields(args)}
-	}
-	in := func(serial, step int, args string) Entry {
-		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
-	}
+	at := func(step int, args string) Entry { return in(step, step, args) }
 	log := Replay([]Entry{
 		at(1, "INCR redislock:fence"),
 		at(2, "SET redislock:fence 10200000 PXAT 86410200"), // at 10.200
@@ -219,15 +219,12 @@ func TestTheFenceIsReplayed(t *testing.T) {
 
 // Whoever joins has joined once, though the script moves it to the end of the line.
 func TestAJoinThatIsMovedIsOne(t *testing.T) {
-	at := func(serial, step int, args string) Entry {
-		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
-	}
 	log := Replay([]Entry{
-		at(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
-		at(2, 2, "ZADD redislock:queue:{k} NX 10 m:5:2:b"),
-		at(3, 2, "ZADD redislock:queue:{k} 21 m:5:2:b"),
-		at(4, 3, "ZPOPMIN redislock:queue:{k}"),
-		at(5, 4, "ZPOPMIN redislock:queue:{k}"),
+		in(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
+		in(2, 2, "ZADD redislock:queue:{k} NX 10 m:5:2:b"),
+		in(3, 2, "ZADD redislock:queue:{k} 21 m:5:2:b"),
+		in(4, 3, "ZPOPMIN redislock:queue:{k}"),
+		in(5, 4, "ZPOPMIN redislock:queue:{k}"),
 	}, nil)
 	var told []string
 	for _, f := range log.Keys["k"].Facts {
@@ -239,19 +236,16 @@ func TestAJoinThatIsMovedIsOne(t *testing.T) {
 // A script that pops a waiter and finds that it cannot be told puts it back: nothing has
 // happened to it.
 func TestAWaiterThatIsPutBackWasNotPopped(t *testing.T) {
-	at := func(serial, step int, args string) Entry {
-		return Entry{Serial: serial, Step: step, Second: 10, Args: strings.Fields(args)}
-	}
 	log := Replay([]Entry{
-		at(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
-		at(2, 2, "ZADD redislock:queue:{k} NX 30 m:5:2:b"),
-		at(3, 3, "ZPOPMIN redislock:queue:{k}"),
-		at(4, 3, "ZADD redislock:queue:{k} 20 m:5:1:a"),
-		at(5, 4, "ZPOPMIN redislock:queue:{k}"),
-		at(6, 4, "ZADD redislock:queue:{k} 20 m:5:1:a"),
-		at(7, 4, "ZPOPMIN redislock:queue:{k} 2"),
-		at(8, 4, "SET k b PXAT 9000"),
-		at(9, 5, "ZADD redislock:queue:{k} 40 m:5:1:a"),
+		in(1, 1, "ZADD redislock:queue:{k} NX 20 m:5:1:a"),
+		in(2, 2, "ZADD redislock:queue:{k} NX 30 m:5:2:b"),
+		in(3, 3, "ZPOPMIN redislock:queue:{k}"),
+		in(4, 3, "ZADD redislock:queue:{k} 20 m:5:1:a"),
+		in(5, 4, "ZPOPMIN redislock:queue:{k}"),
+		in(6, 4, "ZADD redislock:queue:{k} 20 m:5:1:a"),
+		in(7, 4, "ZPOPMIN redislock:queue:{k} 2"),
+		in(8, 4, "SET k b PXAT 9000"),
+		in(9, 5, "ZADD redislock:queue:{k} 40 m:5:1:a"),
 	}, nil)
 	var told []string
 	for _, f := range log.Keys["k"].Facts {
