@@ -266,9 +266,8 @@ func (m *LockManager) acquired(o *op, s *shard, err error, now time.Time) {
 // grant found its value under the key, could not tell whose it is, as others may go by the
 // same, and had it join anew. It would be granted the key once more when it is long over.
 func (m *LockManager) standDown(l *Lock) {
-	x := m.ghost(l.key, l.value)
+	x := m.ghostOf(l)
 	x.options.value, x.token = l.value, l.token // which leaves the key alone
-	x.seq, x.ttl, x.joined = l.seq, l.ttl, true
 	m.submit(&op{kind: opRelease, lock: x})
 }
 
@@ -429,6 +428,13 @@ func (m *LockManager) ghost(key, value string) *Lock {
 	return &Lock{
 		manager: m, key: key, line: newLine(key, m.slotOf(key)), value: value, valueArg: value, state: leaving, heapAt: -1,
 	}
+}
+
+// ghostOf stands for a lock and for its place in the line.
+func (m *LockManager) ghostOf(l *Lock) *Lock {
+	x := m.ghost(l.key, l.value)
+	x.seq, x.ttl, x.joined = l.seq, l.ttl, true
+	return x
 }
 
 // released takes in the answer of release.lua, or of free.lua.

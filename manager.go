@@ -417,8 +417,8 @@ func (m *LockManager) foresee() {
 		for _, b := range s.inFlight {
 			for _, o := range b.ops {
 				if l := o.lock; o.acquires() && l.state == leaving && l.inFlight && !l.hasChosenValue() {
-					x := m.ghost(l.key, l.value)
-					x.seq, x.ttl, x.joined = l.seq, l.ttl, o.join || l.joined
+					x := m.ghostOf(l)
+					x.joined = o.join || l.joined
 					m.submit(&op{kind: opRelease, lock: x})
 				}
 			}

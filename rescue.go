@@ -214,7 +214,5 @@ func (m *LockManager) late(o *op, err error) {
 
 // exorcise removes what a late acquire has left of a lock that is gone.
 func (m *LockManager) exorcise(l *Lock) {
-	x := m.ghost(l.key, l.value)
-	x.seq, x.ttl, x.joined = l.seq, l.ttl, true
-	m.submit(&op{kind: opRelease, lock: x})
+	m.submit(&op{kind: opRelease, lock: m.ghostOf(l)})
 }
